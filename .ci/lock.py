@@ -1,0 +1,46 @@
+"""Write requirements.lock: the versions of everything the project runs and is tested with.
+
+pip resolves pyproject.toml with the extras below on the Python that runs this file, and installs
+nothing. The lock names the version of torch but neither its build nor the CUDA libraries that some
+builds carry along; `make setup` chooses the build.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = "dmc,minigrid,dev"
+BUILD_OF_TORCH = re.compile(r"^(nvidia-.*|cuda-.*|triton)$")
+HEAD = """\
+# Written by `make lock`; do not edit. Versions of pyproject.toml with the extras {extras}.
+# torch is a CPU or a CUDA build, whichever the installer chose: see `make setup` in the Makefile.
+"""
+
+
+def resolve() -> dict[str, str]:
+    """Return name -> version of the whole closure as pip would install it now."""
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"),
+        *("--report", "-", f"{ROOT}[{EXTRAS}]"),
+    ]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    rows = [row["metadata"] for row in json.loads(answer.stdout)["install"]]
+    return {row["name"]: row["version"].split("+")[0] for row in rows}
+
+
+def main() -> None:
+    """Resolve and replace the lock file."""
+    versions = resolve()
+    del versions["dreamer-pipeline"]
+    kept = [name for name in versions if not BUILD_OF_TORCH.match(name)]
+    lines = [f"{name}=={versions[name]}\n" for name in sorted(kept, key=str.lower)]
+    (ROOT / "requirements.lock").write_text(HEAD.format(extras=EXTRAS) + "".join(lines))
+
+
+if __name__ == "__main__":
+    main()
