@@ -87,8 +87,8 @@ evidence: setup  ## runs that show what is learned; finished ones are skipped
 kill-campaign: setup  ## kill and resume trainings, compare their bytes
 	$(BIN)/python -m benchmarks.kill_campaign
 
-lock: setup  ## resolve pyproject.toml afresh and write requirements.lock
-	$(BIN)/python .ci/lock.py
+lock: setup  ## resolve pyproject.toml afresh into requirements.lock (TORCH_VERSION=... moves PyTorch)
+	$(BIN)/python .ci/lock.py $(TORCH_VERSION)
 
 clean:  ## remove the environment and the tools' caches; data, models, records and checkpoints stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

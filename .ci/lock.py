@@ -1,8 +1,10 @@
 """Write requirements.lock: the versions of everything the project runs and is tested with.
 
+Usage: python .ci/lock.py TORCH_VERSION
+
 pip resolves pyproject.toml with the extras below on the Python that runs this file, and installs
-nothing. The lock names the version of torch but neither its build nor the CUDA libraries that some
-builds carry along; `make setup` chooses the build.
+nothing. The version of torch is given, because the newest may lack the build that is wanted; the
+build itself and the CUDA libraries that some builds carry along are left to `make setup`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ HEAD = """\
 """
 
 
-def resolve() -> dict[str, str]:
+def resolve(torch_version: str) -> dict[str, str]:
     """Return name -> version of the whole closure as pip would install it now."""
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"),
-        *("--report", "-", f"{ROOT}[{EXTRAS}]"),
+        *("--report", "-", f"{ROOT}[{EXTRAS}]", f"torch=={torch_version}"),
     ]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     rows = [row["metadata"] for row in json.loads(answer.stdout)["install"]]
@@ -35,7 +37,7 @@ def resolve() -> dict[str, str]:
 
 def main() -> None:
     """Resolve and replace the lock file."""
-    versions = resolve()
+    versions = resolve(sys.argv[1])
     del versions["dreamer-pipeline"]
     kept = [name for name in versions if not BUILD_OF_TORCH.match(name)]
     lines = [f"{name}=={versions[name]}\n" for name in sorted(kept, key=str.lower)]
