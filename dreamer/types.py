@@ -94,6 +94,11 @@ class ActionSpec:
         """Width A of the action vector."""
         return sum(self.sizes)
 
+    @property
+    def noise_dim(self) -> int:
+        """Width K of the noise that samples one action: one uniform per choice, or A normals."""
+        return len(self.sizes) if self.kind == "discrete" else self.dim
+
 
 class EnvSpec(NamedTuple):
     """What an agent must know of an environment: observation keys (sorted) and the action vector."""
@@ -134,39 +139,63 @@ class Batch:
     state: LatentState
 
 
-class Imagined(NamedTuple):
-    """One imagined rollout batch; no tensor carries a gradient. Time comes first: index 0 is the
-    replayed posterior and `reward[t]`, `cont[t]` belong to the state they are predicted at.
+class SizeLike(Protocol):
+    """Widths that encoders and decoders read; `dreamer.world_model.rssm.Size` has them."""
 
-    feat (H + 1, N, F), action (H, N, A), log_prob_old (H, N), reward and cont (H + 1, N).
+    @property
+    def deter(self) -> int:
+        """D, the width of `deter`."""
+
+    @property
+    def depth(self) -> int:
+        """Base channels of convolutions."""
+
+    @property
+    def units(self) -> int:
+        """Width of MLPs."""
+
+
+class Imagined(NamedTuple):
+    """One batch of imagined rollouts, time first: index 0 is the replayed posterior, and `reward[t]`,
+    `cont[t]` are predicted at state t.
+
+    Attributes:
+        feat: H + 1 tensors (N, F), no gradient. A list, because heads run faster on one step at a time.
+        action: (H, N, A) taken at states 0 .. H - 1, no gradient.
+        log_prob, entropy: (H, N) of the acting policy; with its gradient if the caller enabled it.
+        reward, cont: (H + 1, N), no gradient.
     """
 
-    feat: Tensor
+    feat: list[Tensor]
     action: Tensor
-    log_prob_old: Tensor
+    log_prob: Tensor
+    entropy: Tensor
     reward: Tensor
     cont: Tensor
+
+
+class Acted(NamedTuple):
+    """What a policy did: action (N, A) without gradient, log_prob and entropy (N,), next carry."""
+
+    action: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+    carry: Any
 
 
 class Policy(Protocol):
     """Anything that can act on features: the flat actor, and the hierarchy with its carry."""
 
-    def initial(self, batch: int, device: torch.device) -> Any:  # noqa: ANN401
-        """Carry for `batch` fresh episodes (empty for a flat actor)."""
+    def initial(self, batch: int) -> Any:  # noqa: ANN401  (each policy has a carry of its own)
+        """Carry of `batch` fresh episodes; empty for a flat actor."""
 
-    def act(
-        self, feat: Tensor, carry: Any, is_first: Tensor, noise: Tensor  # noqa: ANN401
-    ) -> tuple[Tensor, Tensor, Any]:
-        """Sample actions.
+    def act(self, feat: Tensor, carry: Any, is_first: Tensor, noise: Tensor) -> Acted:  # noqa: ANN401
+        """Sample an action per row.
 
         Args:
-            feat: (N, F) features.
-            carry: What `initial` or the previous call returned.
+            feat: (N, F). carry: What `initial` or the previous call returned.
             is_first: (N,) bool, resets the carry.
-            noise: (N, K) uniform or normal noise, see `ActionDist.noise`.
-
-        Returns:
-            action (N, A), its log-probability (N,), and the next carry.
+            noise: (N, K) uniform for discrete and standard normal for continuous actions.
         """
 
 

@@ -1,0 +1,1 @@
+"""Behaviour learned in imagination: actor, critic, PPO and REINFORCE objectives."""

@@ -1,0 +1,170 @@
+"""ActorCritic: learns a flat policy and its critic from imagined rollouts, by PPO or REINFORCE."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamer.behavior.actor_critic import Actor, Critic, PolicyConfig
+from dreamer.behavior.ppo import (
+    Targets,
+    clipped_surrogate,
+    critic_loss,
+    ppo_metrics,
+    trajectory_weight,
+    weighted_mean,
+)
+from dreamer.nn.math import lambda_return, replay_return
+from dreamer.nn.noise import Noise
+from dreamer.nn.normalize import PercentileScale
+from dreamer.nn.optim import LaProp
+from dreamer.types import ActionSpec, Batch, Imagined, Losses, Metrics
+from dreamer.world_model.model import init
+
+LAMBDA = 0.95
+REPLAY_VALUE_SCALE = 0.3
+
+
+class PPOStep(NamedTuple):
+    """One minibatch: what the rollout stored for its rows."""
+
+    feat: Tensor
+    action: Tensor
+    log_prob_old: Tensor
+    targets: Targets
+
+
+class ActorCritic(nn.Module):
+    """Flat actor, critic and return scale.
+
+    Args:
+        feat_dim: F. units: Width of the MLPs. spec: Actions. config: What is tuned. seed: Of weights.
+    """
+
+    def __init__(
+        self, feat_dim: int, units: int, spec: ActionSpec, config: PolicyConfig, seed: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.actor = Actor(feat_dim, units, spec, init(seed, "actor"))
+        self.critic = Critic(feat_dim, units, init(seed, "critic"))
+        self.scale = PercentileScale()
+
+    def loss_scales(self) -> dict[str, float]:
+        """Weight of every loss of the joint backward."""
+        scales = {"replay_value": REPLAY_VALUE_SCALE}
+        if self.config.actor == "reinforce":
+            scales |= {"actor": 1.0, "critic": 1.0}
+        return scales
+
+    @torch.no_grad()
+    def targets(self, rollout: Imagined, value: Tensor) -> Targets:
+        """Returns and advantages; takes the returns into the scale before using it.
+
+        Args:
+            rollout: H imagined steps. value: (H + 1, N) critic means.
+        """
+        ret = lambda_return(rollout.reward, value, rollout.cont, LAMBDA)
+        self.scale.update(ret)
+        adv = (ret - value[:-1]) / self.scale.scale()
+        slow = torch.stack([self.critic.slow(feat).mean() for feat in rollout.feat[:-1]])
+        return Targets(ret, adv, trajectory_weight(rollout.cont), slow, value[:-1])
+
+    def reinforce(self, rollout: Imagined) -> tuple[Losses, Targets]:
+        """Losses (H, N) of actor and critic; the rollout's log-probabilities must carry gradients."""
+        values = [self.critic(feat) for feat in rollout.feat[:-1]]
+        with torch.no_grad():
+            means = [value.mean() for value in values] + [self.critic(rollout.feat[-1]).mean()]
+        targets = self.targets(rollout, torch.stack(means))
+        gain = rollout.log_prob * targets.adv + self.config.entropy_scale * rollout.entropy
+        fit = [critic_loss(v, targets.ret[t], targets.slow[t]) for t, v in enumerate(values)]
+        losses = {"actor": -targets.weight * gain, "critic": targets.weight * torch.stack(fit)}
+        return losses, targets
+
+    def evaluate(self, rollout: Imagined) -> Targets:
+        """Targets for PPO, with critic means of every imagined state."""
+        with torch.no_grad():
+            value = torch.stack([self.critic(feat).mean() for feat in rollout.feat])
+        return self.targets(rollout, value)
+
+    def replay_value(self, feat: Tensor, batch: Batch, bootstrap: Tensor, discount: float) -> Tensor:
+        """Critic loss on replayed steps; its gradient reaches the world model.
+
+        Args:
+            feat: (K, B, F) last K posterior features with gradient.
+            batch: (B, T) sequences, T >= K. bootstrap: (K, B) first imagined return of each step.
+
+        Returns:
+            (K - 1, B), zero where an episode ended at the step.
+        """
+        steps = len(feat)
+        reward, is_last, is_terminal = (
+            x[:, -steps:].transpose(0, 1) for x in (batch.reward, batch.is_last, batch.is_terminal)
+        )
+        ret = replay_return(reward, bootstrap, is_last, is_terminal, discount, LAMBDA)
+        with torch.no_grad():
+            slow = self.critic.slow(feat[:-1]).mean()
+        return (~is_last[:-1]).float() * critic_loss(self.critic(feat[:-1]), ret, slow)
+
+    def ppo_update(
+        self,
+        rollout: Imagined,
+        targets: Targets,
+        optimizer: LaProp,
+        rates: dict[str, float],
+        noise: Noise,
+        index: int,
+    ) -> Metrics:
+        """Epochs times minibatches over the rollout; beyond the divergence limit only the critic goes on.
+
+        Args:
+            rollout: Imagined by the policy as it is now. targets: Of the same rollout.
+            rates: Learning rates of groups `actor` and `critic`. index: Update number, for the noise.
+        """
+        whole = PPOStep(
+            torch.cat(rollout.feat[:-1]),
+            rollout.action.flatten(0, 1),
+            rollout.log_prob.flatten(),
+            Targets(*(target.flatten() for target in targets)),
+        )
+        gate = torch.ones((), device=whole.feat.device)
+        metrics: list[Metrics] = []
+        config = self.config
+        for epoch in range(config.epochs):
+            stream = f"ppo/{epoch}"
+            order = noise.permutation(stream, index, len(whole.feat))
+            for rows in order.chunk(config.minibatches):
+                step = PPOStep(
+                    whole.feat[rows],
+                    whole.action[rows],
+                    whole.log_prob_old[rows],
+                    Targets(*(target[rows] for target in whole.targets)),
+                )
+                metrics.append(self._ppo_step(step, optimizer, rates, gate))
+                gate = gate * (metrics[-1]["policy/approx_kl"] < 1.5 * config.target_kl).float()
+        mean = {name: torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}
+        return mean | {"policy/active": gate}
+
+    def _ppo_step(
+        self, step: PPOStep, optimizer: LaProp, rates: dict[str, float], gate: Tensor
+    ) -> Metrics:
+        dist = self.actor(step.feat)
+        entropy = dist.entropy()
+        targets, config = step.targets, self.config
+        surrogate, ratio = clipped_surrogate(
+            dist.log_prob(step.action), step.log_prob_old, targets.adv, config.clip_ratio
+        )
+        gain = surrogate + config.entropy_scale * entropy
+        policy_loss = -weighted_mean(gain, targets.weight)
+        fit = critic_loss(self.critic(step.feat), targets.ret, targets.slow)
+        value_loss = weighted_mean(fit, targets.weight)
+        optimizer.zero_grad()
+        (policy_loss + value_loss).backward()
+        optimizer.step({"actor": rates["actor"]}, gate)
+        optimizer.step({"critic": rates["critic"]})
+        return ppo_metrics(ratio, config.clip_ratio, entropy) | {
+            "policy/policy_loss": policy_loss.detach(),
+            "policy/critic_loss": value_loss.detach(),
+        }

@@ -1,0 +1,55 @@
+"""Senses: how each kind of observation is encoded and decoded. `MODALITY_CONFIGS` is the extension
+point: one entry per modality, chosen by the `kind` of an observation's spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dreamer.modalities.image import ImageDecoder, ImageEncoder
+from dreamer.modalities.vector import VectorDecoder, VectorEncoder
+from dreamer.types import ConfigError, ObsSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityConfig:
+    """One sense.
+
+    Attributes:
+        kinds: The `ObsSpec.kind`s it serves; all keys of these kinds are encoded together.
+        encoder_type: Module called as `encoder_type(specs, size, generator)` with `out_dim` and
+            `forward(obs) -> (..., out_dim)`.
+        decoder_type: Module called as `decoder_type(specs, size, feat_dim, generator)` with
+            `loss(feat, obs) -> {key: (...)}` and `decode(feat) -> {key: observation}`.
+    """
+
+    kinds: tuple[str, ...]
+    encoder_type: type[nn.Module]
+    decoder_type: type[nn.Module]
+
+
+MODALITY_CONFIGS: dict[str, ModalityConfig] = {
+    "image": ModalityConfig(
+        kinds=("image",), encoder_type=ImageEncoder, decoder_type=ImageDecoder
+    ),
+    "vector": ModalityConfig(
+        kinds=("vector", "categorical"), encoder_type=VectorEncoder, decoder_type=VectorDecoder
+    ),
+}
+
+
+def by_modality(obs: dict[str, ObsSpec]) -> dict[str, dict[str, ObsSpec]]:
+    """Sort observation keys into modalities, both in the order of their names.
+
+    Raises:
+        ConfigError: If no modality serves a key.
+    """
+    grouped: dict[str, dict[str, ObsSpec]] = {}
+    for key, spec in sorted(obs.items()):
+        serving = [name for name, m in MODALITY_CONFIGS.items() if spec.kind in m.kinds]
+        if not serving:
+            kinds = sorted(kind for m in MODALITY_CONFIGS.values() for kind in m.kinds)
+            raise ConfigError(f"observation {key}", spec.kind, f"one of {kinds}")
+        grouped.setdefault(serving[0], {})[key] = spec
+    return dict(sorted(grouped.items()))

@@ -1,0 +1,1 @@
+"""Pure functions, distributions, layers, normalisers, the optimiser and addressable noise."""

@@ -1,0 +1,174 @@
+"""Output distributions: what heads predict, with loss, mode, log-probability, entropy and KL.
+
+Discrete latents are kept class-major, (..., C, S) in memory: a softmax over a trailing dimension of
+four classes is about twenty times slower on CPU than one over the dimension before the last.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dreamer.nn.math import NUM_BINS, symexp_bins, two_hot
+
+
+def mix_uniform(logit: Tensor, unimix: float, dim: int) -> Tensor:
+    """Probabilities (1 - unimix) * softmax(logit) + unimix / classes along `dim`."""
+    probs = functional.softmax(logit, dim)
+    if unimix == 0.0:
+        return probs
+    return probs * (1.0 - unimix) + unimix / logit.shape[dim]
+
+
+def sample_one_hot(probs: Tensor, noise: Tensor, dim: int) -> Tensor:
+    """Inverse-CDF sample of one-hot vectors, one uniform per categorical.
+
+    Args:
+        probs: (...) probabilities along `dim`.
+        noise: Shape of `probs` without `dim`, uniform in [0, 1).
+        dim: Class dimension.
+
+    Returns:
+        One-hot tensor shaped like `probs`, no gradient.
+    """
+    with torch.no_grad():
+        cdf = probs.cumsum(dim)
+        # Scaling by the total keeps rounding of the sum from leaving a vector without a one.
+        total = cdf.narrow(dim, cdf.shape[dim] - 1, 1)
+        above = (cdf > noise.unsqueeze(dim) * total).to(probs.dtype)
+        head = above.narrow(dim, 0, 1)
+        steps = above.narrow(dim, 1, above.shape[dim] - 1)
+        return torch.cat([head, steps - above.narrow(dim, 0, above.shape[dim] - 1)], dim)
+
+
+def straight_through(sample: Tensor, probs: Tensor) -> Tensor:
+    """The sample forward, the gradient of the (mixed) probabilities backward."""
+    return sample + (probs - probs.detach())
+
+
+class SymexpTwoHot:
+    """A distribution over real numbers: 255 symexp-spaced bins, two-hot targets in raw space.
+
+    Args:
+        logit: (..., 255).
+
+    Source: arXiv 2301.04104 v2, "Robust predictions".
+    """
+
+    def __init__(self, logit: Tensor) -> None:
+        self.log_probs = functional.log_softmax(logit.float(), -1)
+
+    def mean(self) -> Tensor:
+        """(...) expectation; mirrored bins are paired so that zero logits give exactly 0."""
+        return two_hot_mean(self.log_probs.exp())
+
+    def loss(self, target: Tensor) -> Tensor:
+        """(...) cross-entropy against the two-hot code of detached raw targets."""
+        lower, upper, weight = two_hot(target.detach())
+        at_lower = self.log_probs.gather(-1, lower.unsqueeze(-1)).squeeze(-1)
+        at_upper = self.log_probs.gather(-1, upper.unsqueeze(-1)).squeeze(-1)
+        return -((1.0 - weight) * at_lower + weight * at_upper)
+
+
+def two_hot_mean(probs: Tensor) -> Tensor:
+    """(..., 255) bin probabilities -> (...) mean, exactly 0 for symmetric probabilities."""
+    half = NUM_BINS // 2
+    bins = symexp_bins(probs.device)[half + 1 :]
+    upper = probs[..., half + 1 :]
+    lower = probs[..., :half].flip(-1)
+    return ((upper - lower) * bins).sum(-1)
+
+
+class Bernoulli:
+    """Binary outcome given by a logit (...)."""
+
+    def __init__(self, logit: Tensor) -> None:
+        self.logit = logit.float()
+
+    def mean(self) -> Tensor:
+        """(...) probability of 1."""
+        return torch.sigmoid(self.logit)
+
+    def loss(self, target: Tensor) -> Tensor:
+        """(...) binary cross-entropy; targets may be soft."""
+        return functional.binary_cross_entropy_with_logits(self.logit, target, reduction="none")
+
+
+class OneHotActions:
+    """One or several independent categoricals as concatenated one-hots, with a uniform mixture.
+
+    Args:
+        logit: (..., A) concatenated logits.
+        sizes: Classes of each categorical; they sum to A.
+        unimix: Share of the uniform distribution (1 % in the paper).
+    """
+
+    def __init__(self, logit: Tensor, sizes: tuple[int, ...], unimix: float) -> None:
+        self.probs = [mix_uniform(part, unimix, -1) for part in logit.float().split(sizes, -1)]
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """(..., A) one-hots from (..., len(sizes)) uniform noise."""
+        parts = [sample_one_hot(p, noise[..., i], -1) for i, p in enumerate(self.probs)]
+        return torch.cat(parts, -1)
+
+    def mode(self) -> Tensor:
+        """(..., A) most probable choices."""
+        parts = [functional.one_hot(p.argmax(-1), p.shape[-1]).to(p.dtype) for p in self.probs]
+        return torch.cat(parts, -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """(...) log-probability summed over the choices."""
+        parts = action.split([p.shape[-1] for p in self.probs], -1)
+        chosen = [(p * a).sum(-1).log() for p, a in zip(self.probs, parts, strict=True)]
+        return torch.stack(chosen).sum(0) if len(chosen) > 1 else chosen[0]
+
+    def entropy(self) -> Tensor:
+        """(...) entropy in nats summed over the choices."""
+        parts = [-(p * p.log()).sum(-1) for p in self.probs]
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def max_entropy(self) -> float:
+        """Entropy of the uniform choice, for reports."""
+        return sum(math.log(p.shape[-1]) for p in self.probs)
+
+
+class BoundedNormal:
+    """Normal(tanh(mean), 0.9 * sigmoid(std + 2) + 0.1), independent per dimension.
+
+    Samples are neither clipped nor squashed; the environment adapter clips them.
+
+    Args:
+        mean, std: (..., A) raw outputs of two linear layers.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.loc = torch.tanh(mean.float())
+        self.scale = 0.9 * torch.sigmoid(std.float() + 2.0) + 0.1
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """(..., A) from (..., A) standard normal noise."""
+        return (self.loc + self.scale * noise).detach()
+
+    def mode(self) -> Tensor:
+        """(..., A) means."""
+        return self.loc
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """(...) log-density of raw actions summed over dimensions."""
+        unit = (action - self.loc) / self.scale
+        density = -0.5 * unit.square() - self.scale.log() - 0.5 * math.log(2.0 * math.pi)
+        return density.sum(-1)
+
+    def entropy(self) -> Tensor:
+        """(...) differential entropy in nats summed over dimensions."""
+        return (self.scale.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+
+    def max_entropy(self) -> float:
+        """Entropy at the largest standard deviation, for reports."""
+        return self.loc.shape[-1] * 0.5 * math.log(2.0 * math.pi * math.e)
+
+
+ActionDist = OneHotActions | BoundedNormal

@@ -1,0 +1,208 @@
+"""DreamerV3Trainer: owns world model, behaviour and optimiser, and makes one update out of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer.behavior.actor_critic import PolicyConfig
+from dreamer.behavior.learner import ActorCritic
+from dreamer.behavior.ppo import Targets
+from dreamer.nn.noise import Noise
+from dreamer.nn.optim import LaProp
+from dreamer.types import Batch, CheckpointError, EnvSpec, Imagined, Losses, Metrics, check_range
+from dreamer.world_model.imagination import ImaginationConfig, imagine
+from dreamer.world_model.model import (
+    MultimodalWorldModel,
+    WorldModelConfig,
+    WorldOutput,
+    total_loss,
+)
+from dreamer.world_model.rssm import SIZES
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The schedule that multiplies every learning rate.
+
+    Attributes:
+        warmup_updates: Updates of linear rise from 0.
+        decay_from: Share of the run after which rates fall linearly.
+        final_rate: Share of the rate that is left at the end of the run.
+    """
+
+    warmup_updates: int
+    decay_from: float
+    final_rate: float
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_range("warmup_updates", self.warmup_updates, 0, 10**9)
+        check_range("decay_from", self.decay_from, 0.0, 1.0)
+        check_range("final_rate", self.final_rate, 0.0, 1.0)
+
+    def share(self, update: int, progress: float) -> float:
+        """Multiplier in [0, 1] before update number `update` at `progress` in [0, 1] of the run."""
+        rise = min(1.0, update / self.warmup_updates) if self.warmup_updates else 1.0
+        past = max(0.0, progress - self.decay_from) / max(1e-9, 1.0 - self.decay_from)
+        return rise * (1.0 - min(1.0, past) * (1.0 - self.final_rate))
+
+
+class Result(NamedTuple):
+    """Outcome of one update: metrics on the device and the fresh latents of the batch's rows, packed
+    for the buffer, deter (B, T, D) float16 and stoch (B, T, S) uint8 class indices."""
+
+    metrics: Metrics
+    latents: dict[str, Tensor]
+
+
+class DreamerV3Trainer:
+    """World model, behaviour and optimiser of one agent.
+
+    Args:
+        spec: Observations and actions.
+        world_model, imagination, policy: What is tuned about each part.
+        seed: Of weights and noise.
+        device: Where everything lives.
+
+    Source: arXiv 2301.04104 v2, Algorithm and "World model learning" to "Actor learning".
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        world_model: WorldModelConfig,
+        imagination: ImaginationConfig,
+        policy: PolicyConfig,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.imagination, self.policy = imagination, policy
+        self.device = device
+        self.noise = Noise(seed, device)
+        units = SIZES[world_model.size].units
+        self.model = MultimodalWorldModel(spec, world_model, seed).to(device)
+        self.behavior = ActorCritic(self.model.feat_dim, units, spec.action, policy, seed).to(device)
+        self.optimizer = LaProp(
+            {
+                "world": list(self.model.parameters()),
+                "actor": list(self.behavior.actor.parameters()),
+                "critic": list(self.behavior.critic.head.parameters()),
+            }
+        )
+        self.rates = {
+            "world": world_model.world_lr,
+            "actor": policy.actor_lr,
+            "critic": policy.critic_lr,
+        }
+        # One flag on the device collects finiteness; the host reads it when it logs.
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def pretrain_step(self, batch: Batch, index: int, share: float) -> Result:
+        """Update the world model alone.
+
+        Args:
+            batch: Replayed sequences. index: Update number, addresses the noise.
+            share: Multiplier of the learning rates.
+        """
+        out = self._observe(batch, "pretrain", index)
+        loss = total_loss(out.losses, self.model.loss_scales())
+        metrics = self._backward(loss, {"world": self.rates["world"] * share})
+        return Result(out.metrics | metrics, self.model.rssm.pack(out.observed))
+
+    def update_step(self, batch: Batch, index: int, share: float) -> Result:
+        """One update of everything, see `pretrain_step` for the arguments."""
+        out = self._observe(batch, "observe", index)
+        rollout = self._imagine(out, index)
+        extra, targets = self._behavior_losses(rollout)
+        bootstrap = targets.ret[0].unflatten(0, (-1, batch.reward.shape[0]))
+        feat = out.feat[-len(bootstrap) :]
+        discount = self.model.config.discount
+        extra["replay_value"] = self.behavior.replay_value(feat, batch, bootstrap, discount)
+        scales = self.model.loss_scales() | self.behavior.loss_scales()
+        rates = {name: rate * share for name, rate in self.rates.items()}
+        joint = rates if self.policy.actor == "reinforce" else _without(rates, "actor")
+        metrics = out.metrics | self._backward(total_loss(out.losses | extra, scales), joint)
+        if self.policy.actor == "ppo":
+            metrics |= self.behavior.ppo_update(
+                rollout, targets, self.optimizer, rates, self.noise, index
+            )
+        else:
+            metrics["policy/policy_loss"] = extra["actor"].detach().mean()
+            metrics["policy/critic_loss"] = extra["critic"].detach().mean()
+            metrics["policy/entropy"] = rollout.entropy.detach().mean()
+        self.behavior.critic.update_slow()
+        metrics |= self._rollout_metrics(rollout, targets)
+        return Result(metrics, self.model.rssm.pack(out.observed))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, normalisers and optimiser statistics as nested dicts of tensors and numbers."""
+        return {
+            "model": dict(self.model.state_dict()),
+            "behavior": dict(self.behavior.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            CheckpointError: If names or shapes are of another configuration.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.behavior.load_state_dict(state["behavior"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise CheckpointError(f"the checkpoint is of another configuration: {reason}") from None
+
+    def _observe(self, batch: Batch, stream: str, index: int) -> WorldOutput:
+        steps = batch.reward.shape[1]
+        groups = self.model.rssm.size.groups
+        noise = self.noise.uniform(stream, index, (steps, batch.reward.shape[0], groups))
+        return self.model(batch, noise)
+
+    def _imagine(self, out: WorldOutput, index: int) -> Imagined:
+        """Roll out from the last `starts` posteriors of every sequence, rows in (K, B) order."""
+        keep = out.feat.shape[0]
+        if self.imagination.starts != "all":
+            keep = min(keep, self.imagination.starts)
+        deter = out.observed.deter[-keep:].detach().flatten(0, 1)
+        stoch = out.observed.stoch[-keep:].detach().flatten(0, 1)
+        lead = (self.imagination.horizon, len(deter))
+        latent = self.noise.uniform("imagine", index, (*lead, self.model.rssm.size.groups))
+        action = self.noise.action(self.model.spec.action, "act-imagined", index, lead)
+        actor = self.behavior.actor
+        with torch.set_grad_enabled(self.policy.actor == "reinforce"):
+            return imagine(self.model, actor, None, deter, stoch, latent, action)
+
+    def _behavior_losses(self, rollout: Imagined) -> tuple[Losses, Targets]:
+        if self.policy.actor == "reinforce":
+            return self.behavior.reinforce(rollout)
+        return {}, self.behavior.evaluate(rollout)
+
+    def _backward(self, loss: Tensor, rates: dict[str, float]) -> Metrics:
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = self.optimizer.step(rates)
+        self.finite = self.finite & torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        return {"world/loss": loss.detach(), "world/grad_norm": norm}
+
+    def _rollout_metrics(self, rollout: Imagined, targets: Targets) -> Metrics:
+        return {
+            "reward/extrinsic/raw": rollout.reward[1:].mean(),
+            "policy/return": targets.ret.mean(),
+            "policy/value": targets.value.mean(),
+            "policy/advantage_std": targets.adv.std(),
+            "policy/return_scale": self.behavior.scale.scale(),
+        }
+
+
+def _without(rates: dict[str, float], name: str) -> dict[str, float]:
+    return {key: rate for key, rate in rates.items() if key != name}

@@ -1,0 +1,1 @@
+"""The world model: RSSM, heads, losses and the only imagination loop."""

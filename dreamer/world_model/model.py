@@ -1,0 +1,213 @@
+"""MultimodalWorldModel: encoders, RSSM, decoders, reward and continue heads, and their losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamer.modalities import MODALITY_CONFIGS, by_modality
+from dreamer.nn.layers import Linear
+from dreamer.nn.noise import derive_seed
+from dreamer.types import (
+    Batch,
+    ConfigError,
+    EnvSpec,
+    LatentState,
+    Losses,
+    Metrics,
+    check_range,
+)
+from dreamer.world_model.heads import ContinueHead, ScalarHead
+from dreamer.world_model.rssm import RSSM, SIZES, Observed, kl_losses
+
+DYN_SCALE = 1.0
+REP_SCALE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelConfig:
+    """What is tuned about the world model.
+
+    Attributes:
+        size: Name in `SIZES`.
+        kl_scale: Multiplies both KL losses. free_nats: Nats per step without KL gradient.
+        recon_scale: Multiplies every reconstruction loss.
+        discount_horizon: The continue head is taught 1 - 1 / discount_horizon where the episode goes on.
+        world_lr: Learning rate.
+        embed_dim: Width of a linear projection of the encoders' output, or `auto` for none.
+    """
+
+    size: str
+    kl_scale: float
+    free_nats: float
+    recon_scale: float
+    discount_horizon: float
+    world_lr: float
+    embed_dim: int | Literal["auto"]
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.size not in SIZES:
+            raise ConfigError("size", self.size, f"one of {list(SIZES)}")
+        check_range("kl_scale", self.kl_scale, 0.0, 100.0)
+        check_range("free_nats", self.free_nats, 0.0, 100.0)
+        check_range("recon_scale", self.recon_scale, 0.0, 1000.0)
+        check_range("discount_horizon", self.discount_horizon, 2.0, 1e6)
+        check_range("world_lr", self.world_lr, 0.0, 1.0)
+        if self.embed_dim != "auto":
+            check_range("embed_dim", self.embed_dim, 1, 65536)
+
+    @property
+    def discount(self) -> float:
+        """Discount per step."""
+        return 1.0 - 1.0 / self.discount_horizon
+
+
+class WorldOutput(NamedTuple):
+    """Posterior scan of one batch: `feat` (T, B, F) with gradient, the scan, losses and metrics."""
+
+    feat: Tensor
+    observed: Observed
+    losses: Losses
+    metrics: Metrics
+
+
+class MultimodalWorldModel(nn.Module):
+    """DreamerV3 world model for any mixture of modalities.
+
+    Args:
+        spec: Observations and actions of the environment.
+        config: What is tuned.
+        seed: Seed of the initial weights; every part draws from a stream of its own name.
+
+    Source: arXiv 2301.04104 v2, "World model learning".
+    """
+
+    def __init__(self, spec: EnvSpec, config: WorldModelConfig, seed: int) -> None:
+        super().__init__()
+        self.spec, self.config = spec, config
+        size = SIZES[config.size]
+        groups = by_modality(spec.obs)
+        self.encoders = nn.ModuleDict(
+            {
+                name: MODALITY_CONFIGS[name].encoder_type(keys, size, init(seed, f"encoder/{name}"))
+                for name, keys in groups.items()
+            }
+        )
+        width = sum(int(encoder.out_dim) for encoder in self.encoders.values())
+        self.project = None
+        if config.embed_dim != "auto":
+            self.project = Linear(width, config.embed_dim, init(seed, "project"))
+            width = config.embed_dim
+        self.rssm = RSSM(size, width, spec.action.dim, init(seed, "rssm"))
+        feat_dim = self.rssm.feat_dim
+        self.decoders = nn.ModuleDict(
+            {
+                name: MODALITY_CONFIGS[name].decoder_type(
+                    keys, size, feat_dim, init(seed, f"decoder/{name}")
+                )
+                for name, keys in groups.items()
+            }
+        )
+        self.reward = ScalarHead(feat_dim, size.units, 1, init(seed, "reward"))
+        self.cont = ContinueHead(feat_dim, size.units, 1, init(seed, "cont"))
+
+    @property
+    def feat_dim(self) -> int:
+        """F."""
+        return self.rssm.feat_dim
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Observations (..., *) -> embed (..., E)."""
+        embed = torch.cat([encoder(obs) for encoder in self.encoders.values()], -1)
+        return embed if self.project is None else self.project(embed)
+
+    def decode(self, feat: Tensor) -> dict[str, Tensor]:
+        """Features (..., F) -> key -> observations in their own units."""
+        decoded: dict[str, Tensor] = {}
+        for decoder in self.decoders.values():
+            decoded |= decoder.decode(feat)
+        return decoded
+
+    def observe_step(
+        self, obs: Mapping[str, Tensor], state: LatentState, prev_action: Tensor, is_first: Tensor, noise: Tensor
+    ) -> LatentState:
+        """Filter one step while acting: the scan of length one.
+
+        Args:
+            obs: key -> (B, *). state: Latent before the step. prev_action: (B, A).
+            is_first: (B,) bool. noise: (B, S) uniform.
+        """
+        scan = self.rssm.observe(
+            self.encode(obs)[None], prev_action[None], is_first[None], state, noise[None]
+        )
+        return self.rssm.latent(scan.deter[0], scan.stoch[0])
+
+    def forward(self, batch: Batch, noise: Tensor) -> WorldOutput:
+        """Posterior scan and world-model losses of a batch.
+
+        Args:
+            batch: (B, T) sequences. noise: (T, B, S) uniform.
+
+        Returns:
+            Features, scan, losses named dyn, rep, reward, cont and recon/<key>, all (T, B).
+        """
+        timed = {key: value.transpose(0, 1) for key, value in batch.obs.items()}
+        embed = self.encode(timed)
+        prev_action, is_first = batch.prev_action.transpose(0, 1), batch.is_first.transpose(0, 1)
+        observed = self.rssm.observe(embed, prev_action, is_first, batch.state, noise)
+        feat = torch.cat([observed.deter, observed.stoch], -1)
+        losses = self._head_losses(feat, batch, timed)
+        losses["dyn"], losses["rep"], kl = kl_losses(
+            observed.post, observed.prior, self.config.free_nats
+        )
+        return WorldOutput(feat, observed, losses, self._metrics(losses, kl))
+
+    def loss_scales(self) -> dict[str, float]:
+        """Weight of every loss that `forward` returns."""
+        kl, recon = self.config.kl_scale, self.config.recon_scale
+        scales = {f"recon/{key}": recon for key in self.spec.obs}
+        return scales | {"dyn": kl * DYN_SCALE, "rep": kl * REP_SCALE, "reward": 1.0, "cont": 1.0}
+
+    def _head_losses(self, feat: Tensor, batch: Batch, timed: Mapping[str, Tensor]) -> Losses:
+        losses: Losses = {}
+        for decoder in self.decoders.values():
+            losses |= {f"recon/{key}": loss for key, loss in decoder.loss(feat, timed).items()}
+        losses["reward"] = self.reward(feat).loss(batch.reward.transpose(0, 1))
+        # The discount lives in the label, so that imagination multiplies by `cont` and nothing else.
+        label = (~batch.is_terminal.transpose(0, 1)).float() * self.config.discount
+        losses["cont"] = self.cont(feat).loss(label)
+        return losses
+
+    def _metrics(self, losses: Losses, kl: Tensor) -> Metrics:
+        means = {name: loss.detach().mean() for name, loss in losses.items()}
+        recon = torch.stack([m for name, m in means.items() if name.startswith("recon/")]).sum()
+        return {
+            "world/recon_loss": recon,
+            "world/kl_loss": kl.mean(),
+            "world/dyn_loss": means["dyn"],
+            "world/rep_loss": means["rep"],
+            "world/reward_loss": means["reward"],
+            "world/cont_loss": means["cont"],
+        }
+
+
+def init(seed: int, name: str) -> torch.Generator:
+    """Generator of the initial weights of one named part."""
+    return torch.Generator().manual_seed(derive_seed(seed, f"init/{name}"))
+
+
+def total_loss(losses: Losses, scales: Mapping[str, float]) -> Tensor:
+    """() weighted sum of means; names of losses and weights must be the same.
+
+    Raises:
+        ValueError: If a loss has no weight or a weight no loss.
+    """
+    if losses.keys() != scales.keys():
+        odd = sorted(losses.keys() ^ scales.keys())
+        raise ValueError(f"losses and their weights differ in {odd}")
+    return torch.stack([loss.mean() * scales[name] for name, loss in losses.items()]).sum()
