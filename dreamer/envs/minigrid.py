@@ -1,0 +1,92 @@
+"""MiniGrid and BabyAI: symbolic grids as one-hot vectors, or rooms drawn in RGB.
+
+The symbolic 7x7x3 array that MiniGrid calls an image holds object, colour and state numbers, never
+pixels: dividing it by 255 would destroy it. The mission text is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+
+from dreamer.envs.optional import one_line, require
+from dreamer.types import EnvError
+
+AnyEnv = gym.Env[Any, Any]
+OPTIONS = "rgb=TILE_PIXELS for the whole room or rgb_view=TILE_PIXELS for the agent's view"
+
+
+def make_minigrid(name: str, options: Mapping[str, Any], *, render: bool) -> AnyEnv:
+    """Make a MiniGrid or BabyAI environment.
+
+    Without options its observations are `grid`, the agent's view as one-hots (980 uint8 zeros and
+    ones for 7x7 tiles of 11 objects, 6 colours and 3 states), and `direction` (4 classes). With
+    `rgb=8` or `rgb_view=8` an RGB `image` of 8 pixels a tile takes the place of `grid`; a 5x5 room
+    gives 40x40, the 7x7 view 56x56.
+
+    Raises:
+        EnvError: The package is missing, or the id or an option is unknown.
+    """
+    require("minigrid", "minigrid", name)
+    wrappers = require("minigrid.wrappers", "minigrid", name)
+    if len(options) > 1 or any(
+        key not in ("rgb", "rgb_view") or type(value) is not int or not 1 <= value <= 64
+        for key, value in options.items()
+    ):
+        raise EnvError(f"{name}: options {dict(options)}; allowed: {OPTIONS}, 1 to 64")
+    mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+    try:
+        env = gym.make(name, disable_env_checker=True, **mode)
+    except gym.error.Error as error:
+        raise EnvError(f"{name}: {one_line(error)}") from error
+    if "rgb" in options:
+        env = wrappers.RGBImgObsWrapper(env, tile_size=options["rgb"])
+    elif "rgb_view" in options:
+        env = wrappers.RGBImgPartialObsWrapper(env, tile_size=options["rgb_view"])
+    return MiniGridRows(env, pixels=bool(options))
+
+
+class MiniGridRows(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Replaces numbers by one-hots (unless there are pixels) and drops the mission."""
+
+    def __init__(self, env: AnyEnv, *, pixels: bool) -> None:
+        RecordConstructorArgs.__init__(self, pixels=pixels)
+        gym.Wrapper.__init__(self, env)
+        constants = require("minigrid.core.constants", "minigrid", str(env.spec and env.spec.id))
+        sizes = [len(constants.OBJECT_TO_IDX), len(constants.COLOR_TO_IDX)]
+        sizes.append(len(constants.STATE_TO_IDX))
+        self._pixels = pixels
+        self._tables = [np.eye(size, dtype=np.uint8) for size in sizes]
+        image = env.observation_space["image"]  # type: ignore[index]
+        width = int(np.prod(image.shape[:2])) * sum(sizes)
+        grid = spaces.Box(0, 1, (width,), np.uint8)
+        self.observation_space = spaces.Dict(
+            {"direction": spaces.Discrete(4)} | ({"image": image} if pixels else {"grid": grid})
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; BabyAI's remarks on rejected rooms are kept off stdout."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            obs, info = self.env.reset(seed=seed, options=options)
+        return self._convert(obs), info
+
+    def step(self, action: object) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step and convert the observation."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._convert(obs), reward, terminated, truncated, info
+
+    def _convert(self, obs: Mapping[str, Any]) -> dict[str, Any]:
+        if self._pixels:
+            return {"direction": obs["direction"], "image": obs["image"]}
+        parts = [table[obs["image"][..., i]] for i, table in enumerate(self._tables)]
+        grid = np.concatenate(parts, axis=-1).reshape(-1)
+        return {"direction": obs["direction"], "grid": grid}

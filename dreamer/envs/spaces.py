@@ -1,0 +1,295 @@
+"""Gymnasium spaces <-> rows: what an agent sees of an environment and how its vector acts on it.
+
+Observations become `uint8`, `float32` or `int32` arrays of fixed shape under flat keys; actions are
+one float32 vector. Spaces that have no honest place in a row are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from dreamer.types import ActionSpec, EnvError, EnvSpec, ObsSpec
+
+Selection = Literal["all", "first"] | tuple[str, ...]
+
+RESERVED_KEYS = frozenset({"reward", "is_first", "is_last", "is_terminal", "action"})
+IMAGE_CHANNELS = (1, 3, 4)
+OBS_ALLOWED = (
+    "Box of rank 0 to 2, uint8 Box images of 1, 3 or 4 channels, "
+    "Discrete, MultiDiscrete, MultiBinary and Dict of those"
+)
+ACTION_ALLOWED = "Discrete, MultiDiscrete, MultiBinary and float Box with finite bounds"
+
+
+Decode = Callable[[np.ndarray], np.ndarray]  # (n, A) -> n native actions
+Convert = Callable[[Sequence[object]], np.ndarray]  # n native observations -> (n, *)
+
+
+class Leaf(NamedTuple):
+    """One observation key: where it is found in an observation and how n of it become an array."""
+
+    key: str
+    path: tuple[str, ...]
+    spec: ObsSpec
+    convert: Convert
+
+    def read(self, observations: Sequence[Any]) -> np.ndarray:
+        """Convert this key of n observations to a fresh (n, *) array.
+
+        Raises:
+            ValueError, TypeError, KeyError: One of them does not fit its space.
+        """
+        for part in self.path:
+            observations = [obs[part] for obs in observations]
+        return self.convert(observations)
+
+
+class Codec(NamedTuple):
+    """Converters of one environment.
+
+    Attributes:
+        spec: What the agent sees.
+        leaves: One converter per observation key, in the order of `spec.obs`.
+        decode: Action vectors (n, A) float32 -> n of what the environment's `step` takes.
+    """
+
+    spec: EnvSpec
+    leaves: tuple[Leaf, ...]
+    decode: Decode
+
+
+def spec_of(env: gym.Env[Any, Any], active: Selection = "all") -> EnvSpec:
+    """Say what an agent sees of an environment.
+
+    Args:
+        env: Any Gymnasium environment.
+        active: See `EnvConfig.active_modalities`.
+
+    Raises:
+        EnvError: A space is not supported, or `active` names what is not there.
+    """
+    return codec_of(env, active).spec
+
+
+def codec_of(env: gym.Env[Any, Any], active: Selection = "all") -> Codec:
+    """Build the converters of an environment; arguments and errors as in `spec_of`."""
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    leaves = tuple(_observations(env.observation_space, active, name))
+    action, decode = _action(env.action_space, name)
+    return Codec(EnvSpec({leaf.key: leaf.spec for leaf in leaves}, action), leaves, decode)
+
+
+# Observations ---------------------------------------------------------------------------------
+
+
+def _observations(space: gym.Space[Any], active: Selection, name: str) -> list[Leaf]:
+    leaves: dict[str, Leaf] = {}
+    refused: dict[str, str] = {}
+    for path, part in _flatten(space, ()):
+        converted = _leaf(part)
+        key = "/".join(path)
+        if isinstance(converted, str):
+            refused[key or type(part).__name__.lower()] = converted
+            continue
+        spec, convert = converted
+        key = key or modality(spec)
+        if key in leaves or key in RESERVED_KEYS:
+            raise EnvError(f"{name}: observation key {key!r} is taken twice or reserved")
+        leaves[key] = Leaf(key, path, spec, convert)
+    chosen = _select(leaves, refused, active, name)
+    if not chosen:
+        raise EnvError(f"{name}: has no observation; allowed: {OBS_ALLOWED}")
+    return [leaves[key] for key in sorted(chosen)]
+
+
+def _flatten(
+    space: gym.Space[Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], gym.Space[Any]]]:
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from _flatten(part, (*path, key))
+    else:
+        yield path, space
+
+
+def modality(spec: ObsSpec) -> str:
+    """The modality a key belongs to: categorical keys are encoded with the vectors."""
+    return "image" if spec.kind == "image" else "vector"
+
+
+def _select(
+    leaves: Mapping[str, Leaf], refused: Mapping[str, str], active: Selection, name: str
+) -> set[str]:
+    if active == "all":
+        for key, found in refused.items():
+            raise EnvError(
+                f"{name}: observation {key!r} is {found}; allowed: {OBS_ALLOWED} "
+                f"(or name the wanted keys in env.active_modalities: {sorted(leaves)})"
+            )
+        return set(leaves)
+    groups: dict[str, list[str]] = {}
+    for key in sorted(leaves):
+        groups.setdefault(modality(leaves[key].spec), []).append(key)
+    if active == "first":
+        return set(groups["image"][:1] if "image" in groups else groups.get("vector", ()))
+    chosen: set[str] = set()
+    for wanted in active:
+        if wanted in refused:
+            raise EnvError(
+                f"{name}: observation {wanted!r} is {refused[wanted]}; allowed: {OBS_ALLOWED}"
+            )
+        if wanted not in leaves and wanted not in groups:
+            raise EnvError(
+                f"{name}: env.active_modalities names {wanted!r}; "
+                f"allowed: {sorted({*leaves, *groups})}"
+            )
+        # A key of that very name goes before the modality.
+        chosen.update([wanted] if wanted in leaves else groups[wanted])
+    return chosen
+
+
+def _leaf(space: gym.Space[Any]) -> tuple[ObsSpec, Convert] | str:
+    """Spec and converter of one space, or a description of it if rows cannot carry it."""
+    match space:
+        case spaces.Box() if len(space.shape) <= 2:
+            return _vector(space.shape, "uint8" if space.dtype == np.uint8 else "float32")
+        case spaces.Box(shape=(_, _, _)) if space.dtype == np.uint8:
+            return _image(space.shape)
+        case spaces.Discrete():
+            return _categorical(int(space.n), int(space.start))
+        case spaces.MultiDiscrete():
+            return _one_hots(space.nvec, np.asarray(space.start))
+        case spaces.MultiBinary():
+            return _vector(space.shape, "uint8", strict=False)
+        case spaces.Box():
+            return f"a Box of shape {space.shape} and dtype {space.dtype}"
+        case _:
+            return f"a {type(space).__name__} space"
+
+
+def _stack(observations: Sequence[object], shape: tuple[int, ...], kinds: str) -> np.ndarray:
+    """Stack n observations; ValueError unless each has `shape` and a dtype kind out of `kinds`."""
+    array = np.array(observations)
+    if array.shape[1:] != shape or array.dtype.kind not in kinds:
+        raise ValueError(f"{array.dtype} of shape {array.shape[1:]}, its space has shape {shape}")
+    return array
+
+
+def _vector(
+    shape: tuple[int, ...], dtype: Literal["uint8", "float32"], *, strict: bool = True
+) -> tuple[ObsSpec, Convert]:
+    row = shape or (1,)
+
+    def convert(observations: Sequence[object]) -> np.ndarray:
+        array = _stack(observations, shape, "fiub")
+        if array.dtype != dtype:
+            if dtype == "uint8" and strict:
+                raise ValueError(f"{array.dtype} instead of uint8")
+            # float64 beyond float32 becomes infinite, which rows refuse anyway.
+            with np.errstate(over="ignore"):
+                array = array.astype(dtype)
+        return array.reshape(-1, *row)
+
+    return ObsSpec(shape=row, dtype=dtype, kind="vector"), convert
+
+
+def _image(shape: tuple[int, ...]) -> tuple[ObsSpec, Convert] | str:
+    """Channels last is kept, channels first is transposed."""
+    first = shape[2] not in IMAGE_CHANNELS
+    if first and shape[0] not in IMAGE_CHANNELS:
+        return f"a uint8 Box of shape {shape}"
+
+    def convert(observations: Sequence[object]) -> np.ndarray:
+        array = _stack(observations, shape, "u")
+        if array.dtype != np.uint8:
+            raise ValueError(f"{array.dtype} instead of uint8")
+        return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if first else array
+
+    row = (*shape[1:], shape[0]) if first else shape
+    return ObsSpec(shape=row, dtype="uint8", kind="image"), convert
+
+
+def _categorical(classes: int, start: int) -> tuple[ObsSpec, Convert]:
+    def convert(observations: Sequence[object]) -> np.ndarray:
+        index = _stack(observations, (), "iu").astype(np.int64) - start
+        if (index < 0).any() or (index >= classes).any():
+            raise ValueError(
+                f"{(index + start).tolist()}, outside {start} to {start + classes - 1}"
+            )
+        return index.astype(np.int32).reshape(-1, 1)
+
+    return ObsSpec(shape=(1,), dtype="int32", kind="categorical", classes=classes), convert
+
+
+def _one_hots(nvec: np.ndarray, start: np.ndarray) -> tuple[ObsSpec, Convert]:
+    sizes, width = nvec.reshape(-1), int(nvec.sum())
+    offsets = np.cumsum(sizes) - sizes
+
+    def convert(observations: Sequence[object]) -> np.ndarray:
+        index = (_stack(observations, nvec.shape, "iu") - start).reshape(-1, sizes.size)
+        if (index < 0).any() or (index >= sizes).any():
+            raise ValueError(f"outside its MultiDiscrete space {nvec.tolist()}")
+        array = np.zeros((len(index), width), np.float32)
+        np.put_along_axis(array, index + offsets, 1.0, axis=1)
+        return array
+
+    return ObsSpec(shape=(width,), dtype="float32", kind="vector"), convert
+
+
+# Actions --------------------------------------------------------------------------------------
+
+
+def _action(space: gym.Space[Any], name: str) -> tuple[ActionSpec, Decode]:
+    match space:
+        case spaces.Discrete():
+            nvec, start = np.array(space.n), np.array(space.start)
+            return _choices(nvec, start, np.dtype(space.dtype))
+        case spaces.MultiDiscrete():
+            return _choices(space.nvec, np.asarray(space.start), np.dtype(space.dtype))
+        case spaces.MultiBinary():
+            return _choices(np.full(space.shape, 2), np.array(0), np.dtype(space.dtype))
+        case spaces.Box() if space.dtype.kind == "f":
+            return _continuous(space, name)
+        case spaces.Box():
+            found = f"a Box of {space.dtype}"
+        case _:
+            found = f"a {type(space).__name__} space"
+    raise EnvError(f"{name}: the action space is {found}; allowed: {ACTION_ALLOWED}")
+
+
+def _choices(
+    nvec: np.ndarray, start: np.ndarray, dtype: np.dtype[Any]
+) -> tuple[ActionSpec, Decode]:
+    sizes = tuple(int(n) for n in nvec.reshape(-1))
+    splits = np.cumsum(sizes)[:-1]
+
+    def decode(vectors: np.ndarray) -> np.ndarray:
+        parts = [vectors] if len(sizes) == 1 else np.split(vectors, splits, axis=1)
+        index = np.stack([part.argmax(1) for part in parts], axis=1)
+        return (index.reshape(-1, *nvec.shape) + start).astype(dtype)
+
+    return ActionSpec(kind="discrete", sizes=sizes), decode
+
+
+def _continuous(space: spaces.Box, name: str) -> tuple[ActionSpec, Decode]:
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise EnvError(
+            f"{name}: the action space {space} has infinite bounds, which [-1, 1] cannot cover; "
+            f"allowed: {ACTION_ALLOWED} (gymnasium.wrappers.RescaleAction gives it some)"
+        )
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    # Halved before adding: the width of a box may exceed the largest float.
+    center, half = low / 2 + high / 2, high / 2 - low / 2
+    shape, dtype = space.shape, space.dtype
+
+    def decode(vectors: np.ndarray) -> np.ndarray:
+        unit = np.minimum(np.maximum(vectors, -1.0), 1.0).reshape(-1, *shape)
+        # The last clip undoes what rounding may add beyond a bound.
+        return np.minimum(np.maximum(center + half * unit, low), high).astype(dtype)
+
+    return ActionSpec(kind="continuous", sizes=(int(np.prod(shape)),)), decode

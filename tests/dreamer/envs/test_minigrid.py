@@ -1,0 +1,93 @@
+"""MiniGrid and BabyAI: one-hots that can be read back, pixels, silence on stdout."""
+
+import numpy as np
+import pytest
+
+from dreamer.envs.make import EnvConfig, make_env
+from dreamer.envs.vector import VectorEnv, episode_seed
+from dreamer.types import EnvError, ObsSpec
+
+pytest.importorskip("minigrid")
+
+
+def config(env_id, active="all"):
+    return EnvConfig(id=env_id, num_envs=2, action_repeat=1, active_modalities=active)
+
+
+def test_symbols_become_one_hots_that_read_back():
+    import gymnasium as gym
+
+    env = VectorEnv(config("MiniGrid-DoorKey-5x5-v0"), seed=0)
+    assert env.spec.obs == {
+        "direction": ObsSpec(shape=(1,), dtype="int32", kind="categorical", classes=4),
+        "grid": ObsSpec(shape=(980,), dtype="uint8", kind="vector"),
+    }
+    rows = env.reset()
+    plain = gym.make("MiniGrid-DoorKey-5x5-v0")
+    raw, _ = plain.reset(seed=episode_seed(0, 0, 0))
+    for action in np.random.default_rng(0).integers(7, size=40):
+        grid = rows["grid"][0].reshape(7, 7, 20)
+        parts = np.split(grid, [11, 17], axis=-1)
+        assert all((part.sum(-1) == 1).all() for part in parts)
+        read = np.stack([part.argmax(-1) for part in parts], axis=-1)
+        np.testing.assert_array_equal(read, raw["image"])
+        assert rows["direction"][0, 0] == raw["direction"]
+        rows = env.step(np.tile(np.eye(7, dtype=np.float32)[action], (2, 1)))
+        raw = plain.step(action)[0]
+
+
+@pytest.mark.parametrize(("option", "shape"), [("rgb=8", (40, 40, 3)), ("rgb_view=5", (35, 35, 3))])
+def test_pixels(option, shape):
+    env = VectorEnv(config(f"MiniGrid-Empty-5x5-v0?{option}"), seed=0)
+    assert env.spec.obs["image"] == ObsSpec(shape=shape, dtype="uint8", kind="image")
+    rows = env.reset()
+    assert len(np.unique(rows["image"])) > 3
+    assert list(VectorEnv(config(f"MiniGrid-Empty-5x5-v0?{option}", "first"), 0).spec.obs) == [
+        "image"
+    ]
+
+
+def test_turning_right_turns_the_direction():
+    env = VectorEnv(config("MiniGrid-Empty-5x5-v0"), seed=0)
+    start = env.reset()["direction"]
+    right = np.tile(np.eye(7, dtype=np.float32)[1], (2, 1))
+    np.testing.assert_array_equal(env.step(right)["direction"], (start + 1) % 4)
+
+
+def test_resume():
+    env = VectorEnv(config("MiniGrid-DoorKey-5x5-v0"), seed=0)
+    env.reset()
+    actions = np.random.default_rng(0).random((20, 2, 7)).astype(np.float32)
+    for action in actions[:10]:
+        env.step(action)
+    other = VectorEnv(config("MiniGrid-DoorKey-5x5-v0"), seed=0)
+    other.load_state_dict(env.state_dict())
+    for action in actions[10:]:
+        mine, theirs = env.step(action), other.step(action)
+        np.testing.assert_array_equal(mine["grid"], theirs["grid"])
+
+
+def test_babyai_is_silent(capsys):
+    env = make_env(config("BabyAI-GoToLocal-v0"))
+    for seed in range(30):
+        env.reset(seed=seed)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("tail", ["?rgb=0", "?tile=8", "?rgb=8&rgb_view=8", "?rgb=true"])
+def test_bad_options(tail):
+    with pytest.raises(EnvError, match="allowed: rgb=TILE_PIXELS"):
+        make_env(config(f"MiniGrid-Empty-5x5-v0{tail}"))
+
+
+def test_unknown_id_is_one_line():
+    with pytest.raises(EnvError, match=r"^MiniGrid-NoSuch-v0: [^\n]*$"):
+        make_env(config("MiniGrid-NoSuch-v0"))
+
+
+def test_frames():
+    env = make_env(config("MiniGrid-Empty-5x5-v0"), render=True)
+    env.reset(seed=0)
+    frame = env.render()
+    assert frame.dtype == np.uint8
+    assert frame.ndim == 3

@@ -1,0 +1,197 @@
+"""Spaces to rows and action vectors back."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from dreamer.envs.make import EnvConfig, make_env
+from dreamer.envs.spaces import codec_of, spec_of
+from dreamer.envs.vector import VectorEnv
+from dreamer.types import ActionSpec, EnvError, ObsSpec
+
+
+def counter(options="", **kwargs):
+    fields = {"num_envs": 2, "action_repeat": 1, "active_modalities": "all"} | kwargs
+    return EnvConfig(id=f"counter_env:Counter-v0?{options}", **fields)
+
+
+def codec(options, active="all"):
+    return codec_of(make_env(counter(options)), active)
+
+
+def decode(action, vectors):
+    return codec(f"action={action}").decode(np.array(vectors, np.float32))
+
+
+def test_spec_of_every_dtype_is_sorted_and_exact():
+    spec = codec("keys=every").spec
+    vector = {"kind": "vector"}
+    assert list(spec.obs.items()) == [
+        ("bits", ObsSpec(shape=(3,), dtype="uint8", **vector)),
+        ("bytes", ObsSpec(shape=(4,), dtype="uint8", **vector)),
+        ("choice", ObsSpec(shape=(1,), dtype="int32", kind="categorical", classes=5)),
+        ("choices", ObsSpec(shape=(5,), dtype="float32", **vector)),
+        ("count", ObsSpec(shape=(1,), dtype="float32", **vector)),
+        ("deep/inner", ObsSpec(shape=(2,), dtype="float32", **vector)),
+        ("image", ObsSpec(shape=(8, 6, 3), dtype="uint8", kind="image")),
+        ("ints", ObsSpec(shape=(2,), dtype="float32", **vector)),
+        ("planes", ObsSpec(shape=(8, 6, 4), dtype="uint8", kind="image")),
+        ("scalar", ObsSpec(shape=(1,), dtype="float32", **vector)),
+        ("table", ObsSpec(shape=(2, 3), dtype="uint8", **vector)),
+        ("wide", ObsSpec(shape=(3,), dtype="float32", **vector)),
+    ]
+
+
+def test_rows_of_every_dtype_hold_the_known_values():
+    env = VectorEnv(counter("keys=every&length=9"), seed=0)
+    env.reset()
+    action = np.zeros((2, 3), np.float32)
+    env.step(action)
+    rows = env.step(action)  # t = 2
+    for key, spec in env.spec.obs.items():
+        assert rows[key].dtype == spec.dtype
+        assert rows[key].shape == (2, *spec.shape)
+        assert rows[key].flags.c_contiguous
+    np.testing.assert_array_equal(rows["count"], [[2], [2]])
+    np.testing.assert_array_equal(rows["wide"][:, 1:], np.float32([[2 / 3, -2]] * 2))
+    np.testing.assert_array_equal(rows["scalar"], np.float32([[2 / 7]] * 2))
+    np.testing.assert_array_equal(rows["bytes"], np.full((2, 4), 2))
+    np.testing.assert_array_equal(rows["ints"], [[2, -2]] * 2)
+    np.testing.assert_array_equal(rows["image"], np.full((2, 8, 6, 3), 2))
+    np.testing.assert_array_equal(rows["planes"][1, 3, 5], [0, 1, 2, 3])
+    np.testing.assert_array_equal(rows["choice"], [[2], [2]])  # 4 less the start of 2
+    np.testing.assert_array_equal(rows["choices"], [[1, 0, 0, 0, 1]] * 2)  # (0, 1 + 2)
+    np.testing.assert_array_equal(rows["bits"], [[0, 1, 0]] * 2)
+    assert rows["deep/inner"][0, 0] == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "kind"),
+    [
+        ("count", "vector", "vector"),
+        ("image", "image", "image"),
+        ("choice", "vector", "categorical"),
+    ],
+)
+def test_bare_observation_is_named_by_modality(key, name, kind):
+    spec = codec(f"keys=%2B{key}".replace("%2B", "+")).spec
+    assert {k: s.kind for k, s in spec.obs.items()} == {name: kind}
+
+
+@pytest.mark.parametrize(
+    ("active", "keys"),
+    [
+        ("all", ["count", "image", "planes", "wide"]),
+        ("first", ["image"]),
+        (("vector",), ["count", "wide"]),
+        (("image",), ["image"]),  # the key of that name goes before the modality
+        (("planes", "count"), ["count", "planes"]),
+    ],
+)
+def test_active_modalities(active, keys):
+    assert list(codec("keys=wide,planes,image,count", active).spec.obs) == keys
+
+
+def test_first_without_images_takes_all_vectors():
+    assert list(codec("keys=wide,count,choice", "first").spec.obs) == ["choice", "count", "wide"]
+
+
+@pytest.mark.parametrize("key", ["text", "pair", "floats", "cells"])
+def test_refused_observation_is_named_and_can_be_left_out(key):
+    with pytest.raises(EnvError, match=f"Counter-v0: observation '{key}' is a .*allowed: Box"):
+        codec(f"keys=count,{key}")
+    with pytest.raises(EnvError, match=f"'{key}' is a"):
+        codec(f"keys=count,{key}", (key,))
+    assert list(codec(f"keys=count,{key}", "first").spec.obs) == ["count"]
+
+
+def test_bare_refused_observation():
+    with pytest.raises(EnvError, match="Tuple"):
+        codec("keys=+pair")
+    with pytest.raises(EnvError, match="has no observation"):
+        codec("keys=+pair", "first")
+
+
+def test_unknown_modality_lists_what_there_is():
+    with pytest.raises(EnvError, match=r"names 'audio'; allowed: \['count', 'image', 'vector'\]"):
+        codec("keys=count,image", ("audio",))
+
+
+def test_reserved_and_clashing_keys_are_refused():
+    box = gym.spaces.Box(0, 1, (1,))
+    env = make_env(counter())
+    env.observation_space = gym.spaces.Dict({"reward": box})
+    with pytest.raises(EnvError, match="'reward' is taken twice or reserved"):
+        spec_of(env)
+    env.observation_space = gym.spaces.Dict({"a/b": box, "a": gym.spaces.Dict({"b": box})})
+    with pytest.raises(EnvError, match="'a/b' is taken twice"):
+        spec_of(env)
+
+
+def test_discrete_actions_and_their_offset():
+    assert codec("action=shifted").spec.action == ActionSpec(kind="discrete", sizes=(3,))
+    assert list(decode("discrete", np.eye(3))) == [0, 1, 2]
+    assert list(decode("shifted", np.eye(3))) == [-1, 0, 1]
+
+
+def test_multidiscrete_actions():
+    assert codec("action=multi").spec.action == ActionSpec(kind="discrete", sizes=(2, 3, 4))
+    one_hots = [[0, 1, 1, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 1, 1, 0, 0, 0]]
+    np.testing.assert_array_equal(decode("multi", one_hots), [[1, 0, 3], [0, 2, 0]])
+
+
+def test_nested_multidiscrete_and_binary_actions():
+    assert codec("action=grid").spec.action.sizes == (2, 3, 4, 2)
+    vector = [[0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0]]
+    np.testing.assert_array_equal(decode("grid", vector), [[[1, 2], [1, 0]]])
+    assert codec("action=binary").spec.action.sizes == (2, 2)
+    binary = decode("binary", [[0, 1, 1, 0]])
+    assert binary.dtype == np.int8
+    np.testing.assert_array_equal(binary, [[1, 0]])
+
+
+def test_box_actions_are_clipped_and_rescaled():
+    assert codec("action=box").spec.action == ActionSpec(kind="continuous", sizes=(2,))
+    found = decode("box", [[-1, -1], [1, 1], [0, 0], [0.5, -0.5], [-7, 7]])
+    assert found.dtype == np.float32
+    expected = [[-2, 0], [2, 10], [0, 5], [1, 2.5], [-2, 10]]
+    np.testing.assert_array_equal(found, np.float32(expected))
+
+
+def test_box_actions_keep_shape_and_dtype():
+    found = decode("square", [[-1, 0, 0.5, 1]])
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, [[[-1, 1], [2, 3]]])
+
+
+def test_rescaled_actions_never_leave_an_awkward_box():
+    env = make_env(counter())
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=100).astype(np.float32)
+    env.action_space = gym.spaces.Box(low, low + rng.random(100, np.float32), dtype=np.float32)
+    decode = codec_of(env).decode
+    for value in (-1.0, 1.0, 0.3):
+        assert env.action_space.contains(decode(np.full((1, 100), value, np.float32))[0])
+    np.testing.assert_array_equal(decode(np.full((1, 100), -1.0))[0], env.action_space.low)
+    np.testing.assert_array_equal(decode(np.full((1, 100), 1.0))[0], env.action_space.high)
+
+
+def test_unit_box_is_the_identity():
+    env = make_env(counter())
+    env.action_space = gym.spaces.Box(-1.0, 1.0, (50,), np.float32)
+    vector = np.random.default_rng(1).uniform(-1, 1, (1, 50)).astype(np.float32)
+    np.testing.assert_array_equal(codec_of(env).decode(vector), vector)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ("infinite", "infinite bounds"),
+        ("half", "infinite bounds"),
+        ("integers", "a Box of int32"),
+        ("pair", "a Tuple space"),
+    ],
+)
+def test_refused_actions(action, message):
+    with pytest.raises(EnvError, match=f"Counter-v0: the action space .*{message}"):
+        codec(f"action={action}")
