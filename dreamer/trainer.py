@@ -14,6 +14,7 @@ from dreamer.behavior.learner import ActorCritic
 from dreamer.behavior.ppo import Targets
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp
+from dreamer.replay.sampling import Sample
 from dreamer.types import Batch, CheckpointError, EnvSpec, Imagined, Losses, Metrics, check_range
 from dreamer.world_model.imagination import ImaginationConfig, imagine
 from dreamer.world_model.model import (
@@ -113,7 +114,7 @@ class DreamerV3Trainer:
         out = self._observe(batch, "pretrain", index)
         loss = total_loss(out.losses, self.model.loss_scales())
         metrics = self._backward(loss, {"world": self.rates["world"] * share})
-        return Result(out.metrics | metrics, self.model.rssm.pack(out.observed))
+        return Result(out.metrics | metrics, self._latents(out))
 
     def update_step(self, batch: Batch, index: int, share: float) -> Result:
         """One update of everything, see `pretrain_step` for the arguments."""
@@ -138,7 +139,7 @@ class DreamerV3Trainer:
             metrics["policy/entropy"] = rollout.entropy.detach().mean()
         self.behavior.critic.update_slow()
         metrics |= self._rollout_metrics(rollout, targets)
-        return Result(metrics, self.model.rssm.pack(out.observed))
+        return Result(metrics, self._latents(out))
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, normalisers and optimiser statistics as nested dicts of tensors and numbers."""
@@ -161,6 +162,22 @@ class DreamerV3Trainer:
         except (RuntimeError, KeyError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise CheckpointError(f"the checkpoint is of another configuration: {reason}") from None
+
+    def _latents(self, out: WorldOutput) -> dict[str, Tensor]:
+        """Packed posteriors, batch first."""
+        rssm = self.model.rssm
+        packed = rssm.pack(rssm.latent(out.observed.deter, out.observed.stoch))
+        return {key: value.transpose(0, 1) for key, value in packed.items()}
+
+    def make_batch(self, sample: Sample) -> Batch:
+        """Move a replay sample to the device; its packed latents become the initial state."""
+        on_device = {
+            name: torch.from_numpy(getattr(sample, name)).to(self.device)
+            for name in ("action", "prev_action", "reward", "is_first", "is_last", "is_terminal")
+        }
+        latents = {k: torch.from_numpy(v).to(self.device) for k, v in sample.latents.items()}
+        obs = {key: torch.from_numpy(value).to(self.device) for key, value in sample.obs.items()}
+        return Batch(obs=obs, state=self.model.rssm.unpack(latents), **on_device)
 
     def _observe(self, batch: Batch, stream: str, index: int) -> WorldOutput:
         steps = batch.reward.shape[1]

@@ -22,7 +22,7 @@ from dreamer.types import (
     check_range,
 )
 from dreamer.world_model.heads import ContinueHead, ScalarHead
-from dreamer.world_model.rssm import RSSM, SIZES, Observed, kl_losses
+from dreamer.world_model.rssm import RSSM, SIZES, Observed, flat_stoch, kl_losses
 
 DYN_SCALE = 1.0
 REP_SCALE = 0.1
@@ -120,6 +120,10 @@ class MultimodalWorldModel(nn.Module):
     def feat_dim(self) -> int:
         """F."""
         return self.rssm.feat_dim
+
+    def feat(self, state: LatentState) -> Tensor:
+        """State -> (..., F): deter, then stoch class-major."""
+        return torch.cat([state.deter, flat_stoch(state)], -1)
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Observations (..., *) -> embed (..., E)."""

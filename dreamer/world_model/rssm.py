@@ -211,13 +211,14 @@ class RSSM(nn.Module):
         classes = stoch.unflatten(-1, (self.size.classes, self.size.groups))
         return LatentState(deter, classes.transpose(-1, -2))
 
-    def pack(self, observed: Observed) -> dict[str, Tensor]:
-        """Compact latents for the buffer: deter (B, T, D) float16, stoch (B, T, S) uint8 indices."""
-        stoch = observed.stoch.detach().unflatten(-1, (self.size.classes, self.size.groups))
-        return {
-            "deter": observed.deter.detach().transpose(0, 1).half(),
-            "stoch": stoch.argmax(-2).transpose(0, 1).to(torch.uint8),
-        }
+    def pack(self, state: LatentState) -> dict[str, Tensor]:
+        """Compact latents for the buffer: deter (..., D) float16, stoch (..., S) uint8 indices."""
+        index = state.stoch.detach().transpose(-1, -2).argmax(-2)
+        return {"deter": state.deter.detach().half(), "stoch": index.to(torch.uint8)}
+
+    def latent_fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and numpy dtype of one packed latent, as the buffer wants them."""
+        return {"deter": ((self.size.deter,), "float16"), "stoch": ((self.size.groups,), "uint8")}
 
     def unpack(self, latents: Mapping[str, Tensor]) -> LatentState:
         """Inverse of `pack` for any leading shape: deter (..., D), stoch (..., S, C)."""
