@@ -26,7 +26,7 @@ FLOORS = {
         {"__init__"},
     ],
     "pipeline": [
-        {"params"},
+        {"params", "write_ahead_log"},
         {"tracking", "scratch", "presets", "flat_config"},
         {"registry", "report", "serving"},
         {"stages"},
