@@ -1,6 +1,6 @@
 # Two commands matter: `make repro` learns an agent from a fresh clone, `make test` checks the house.
 #
-# PYTHON       the interpreter of the virtual environment, 3.11 or 3.12; found when not given
+# PYTHON       the interpreter to make .venv with, 3.11 or 3.12; looked for when not given
 # TORCH_INDEX  index to take PyTorch from, e.g. https://download.pytorch.org/whl/cpu (small, no GPU)
 #              or https://download.pytorch.org/whl/cu128; without it pip's own configuration decides
 
@@ -11,10 +11,11 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PYTHON ?= python3
+PYTHON ?=
+PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12)
 TORCH_INDEX ?=
 TORCH_VERSION := $(shell sed -n 's/^torch==\([^ ;]*\).*/\1/p' requirements.lock)
-IN_SERIES := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -38,15 +39,16 @@ setup: $(READY)  ## make .venv with the locked versions (TORCH_INDEX=... chooses
 # PyTorch comes first and alone, so that its index never serves another package, and the lock's plain
 # `torch==` then accepts whichever build (CPU or CUDA) is there.
 $(READY): requirements.lock pyproject.toml
-	@if ! [ -x $(BIN)/python ]; then \
-	  for python in $(PYTHON) python3.11 python3.12; do \
-	    if "$$python" -c '$(IN_SERIES)' >/dev/null 2>&1; then found=$$python; break; fi; \
+	@if ! $(BIN)/python -c 'import pip; $(FITS)' >/dev/null 2>&1; then \
+	  for python in $(PYTHONS); do \
+	    if "$$python" -c '$(FITS)' >/dev/null 2>&1; then found=$$python; break; fi; \
 	  done; \
 	  if [ -z "$${found:-}" ]; then \
-	    echo "make setup: found $$($(PYTHON) --version 2>&1 | head -n 1); allowed: Python 3.11 or 3.12 (make setup PYTHON=/path/to/python3.11)" >&2; \
+	    for python in $(PYTHONS); do seen="$${seen:-}$$python: $$("$$python" --version 2>&1 | head -n 1); "; done; \
+	    echo "make setup: found $${seen}allowed: Python 3.11 or 3.12 with venv (make setup PYTHON=/path/to/python3.11)" >&2; \
 	    exit 1; \
 	  fi; \
-	  "$$found" -m venv $(VENV); \
+	  "$$found" -m venv --clear $(VENV); \
 	fi
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),-c requirements.lock) torch==$(TORCH_VERSION)
 	$(BIN)/python -m pip install --quiet -r requirements.lock
