@@ -160,13 +160,13 @@ class Imagined(NamedTuple):
     `cont[t]` are predicted at state t.
 
     Attributes:
-        feat: H + 1 tensors (N, F), no gradient. A list, because heads run faster on one step at a time.
+        feat: (H + 1, N, F), no gradient.
         action: (H, N, A) taken at states 0 .. H - 1, no gradient.
         log_prob, entropy: (H, N) of the acting policy; with its gradient if the caller enabled it.
         reward, cont: (H + 1, N), no gradient.
     """
 
-    feat: list[Tensor]
+    feat: Tensor
     action: Tensor
     log_prob: Tensor
     entropy: Tensor

@@ -21,6 +21,7 @@ from dreamer.nn.noise import Noise
 from dreamer.nn.normalize import PercentileScale
 from dreamer.nn.optim import LaProp
 from dreamer.types import ActionSpec, Batch, Imagined, Losses, Metrics
+from dreamer.world_model.imagination import CHUNK, in_chunks
 from dreamer.world_model.model import init
 
 LAMBDA = 0.95
@@ -69,24 +70,27 @@ class ActorCritic(nn.Module):
         ret = lambda_return(rollout.reward, value, rollout.cont, LAMBDA)
         self.scale.update(ret)
         adv = (ret - value[:-1]) / self.scale.scale()
-        slow = torch.stack([self.critic.slow(feat).mean() for feat in rollout.feat[:-1]])
+        slow = in_chunks(lambda rows: self.critic.slow(rows).mean(), rollout.feat[:-1])
         return Targets(ret, adv, trajectory_weight(rollout.cont), slow, value[:-1])
 
     def reinforce(self, rollout: Imagined) -> tuple[Losses, Targets]:
         """Losses (H, N) of actor and critic; the rollout's log-probabilities must carry gradients."""
-        values = [self.critic(feat) for feat in rollout.feat[:-1]]
+        parts = rollout.feat[:-1].flatten(0, 1).split(CHUNK)
+        values = [self.critic(rows) for rows in parts]
         with torch.no_grad():
-            means = [value.mean() for value in values] + [self.critic(rollout.feat[-1]).mean()]
-        targets = self.targets(rollout, torch.stack(means))
+            means = torch.cat([value.mean() for value in values]).view(rollout.action.shape[:2])
+            value = torch.cat([means, self.critic(rollout.feat[-1]).mean()[None]])
+        targets = self.targets(rollout, value)
+        rets, slows = targets.ret.flatten().split(CHUNK), targets.slow.flatten().split(CHUNK)
+        fit = [critic_loss(*each) for each in zip(values, rets, slows, strict=True)]
         gain = rollout.log_prob * targets.adv + self.config.entropy_scale * rollout.entropy
-        fit = [critic_loss(v, targets.ret[t], targets.slow[t]) for t, v in enumerate(values)]
-        losses = {"actor": -targets.weight * gain, "critic": targets.weight * torch.stack(fit)}
-        return losses, targets
+        value_loss = torch.cat(fit).view_as(targets.weight)
+        return {"actor": -targets.weight * gain, "critic": targets.weight * value_loss}, targets
 
     def evaluate(self, rollout: Imagined) -> Targets:
         """Targets for PPO, with critic means of every imagined state."""
         with torch.no_grad():
-            value = torch.stack([self.critic(feat).mean() for feat in rollout.feat])
+            value = in_chunks(lambda rows: self.critic(rows).mean(), rollout.feat)
         return self.targets(rollout, value)
 
     def replay_value(self, feat: Tensor, batch: Batch, bootstrap: Tensor, discount: float) -> Tensor:
@@ -124,7 +128,7 @@ class ActorCritic(nn.Module):
             rates: Learning rates of groups `actor` and `critic`. index: Update number, for the noise.
         """
         whole = PPOStep(
-            torch.cat(rollout.feat[:-1]),
+            rollout.feat[:-1].flatten(0, 1),
             rollout.action.flatten(0, 1),
             rollout.log_prob.flatten(),
             Targets(*(target.flatten() for target in targets)),

@@ -57,7 +57,7 @@ def clipped_surrogate(
 
 def critic_loss(value: SymexpTwoHot, ret: Tensor, slow: Tensor) -> Tensor:
     """Cross-entropy to the returns plus that to the slow critic's mean, same shape as `ret`."""
-    return value.loss(ret) + value.loss(slow)
+    return value.loss(ret, slow)
 
 
 def ppo_metrics(ratio: Tensor, clip_ratio: float, entropy: Tensor) -> Metrics:

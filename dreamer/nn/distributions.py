@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dreamer.nn.fused import SparseCrossEntropy
 from dreamer.nn.math import NUM_BINS, symexp_bins, two_hot
 
 
@@ -59,27 +60,23 @@ class SymexpTwoHot:
     """
 
     def __init__(self, logit: Tensor) -> None:
-        self.log_probs = functional.log_softmax(logit.float(), -1)
+        self.logit = logit.float()
 
     def mean(self) -> Tensor:
         """(...) expectation; mirrored bins are paired so that zero logits give exactly 0."""
-        return two_hot_mean(self.log_probs.exp())
+        probs = functional.softmax(self.logit, -1)
+        half = NUM_BINS // 2
+        upper, lower = probs[..., half + 1 :], probs[..., :half].flip(-1)
+        return (upper - lower) @ symexp_bins(probs.device)[half + 1 :]
 
-    def loss(self, target: Tensor) -> Tensor:
-        """(...) cross-entropy against the two-hot code of detached raw targets."""
-        lower, upper, weight = two_hot(target.detach())
-        at_lower = self.log_probs.gather(-1, lower.unsqueeze(-1)).squeeze(-1)
-        at_upper = self.log_probs.gather(-1, upper.unsqueeze(-1)).squeeze(-1)
-        return -((1.0 - weight) * at_lower + weight * at_upper)
-
-
-def two_hot_mean(probs: Tensor) -> Tensor:
-    """(..., 255) bin probabilities -> (...) mean, exactly 0 for symmetric probabilities."""
-    half = NUM_BINS // 2
-    bins = symexp_bins(probs.device)[half + 1 :]
-    upper = probs[..., half + 1 :]
-    lower = probs[..., :half].flip(-1)
-    return ((upper - lower) * bins).sum(-1)
+    def loss(self, *targets: Tensor) -> Tensor:
+        """(...) sum of the cross-entropies against two-hot codes of detached raw targets (...)."""
+        codes = [two_hot(target.detach()) for target in targets]
+        index = torch.stack([i for low, high, _ in codes for i in (low, high)], -1)
+        weight = torch.stack([w for _, _, share in codes for w in (1.0 - share, share)], -1)
+        flat = self.logit.reshape(-1, NUM_BINS)
+        loss = SparseCrossEntropy.apply(flat, index.view(len(flat), -1), weight.view(len(flat), -1))
+        return loss.view(self.logit.shape[:-1])
 
 
 class Bernoulli:

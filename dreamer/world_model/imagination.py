@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from dreamer.types import ConfigError, Imagined, Policy, check_range
 from dreamer.world_model.model import MultimodalWorldModel
+
+
+CHUNK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +53,36 @@ def imagine(
 
     Source: arXiv 2301.04104, "Actor learning"; H + 1 states, an action at each but the last.
     """
-    feats = [torch.cat([deter, stoch], -1).detach()]
+    horizon, width = len(latent_noise), deter.shape[-1] + stoch.shape[-1]
+    feat = deter.new_empty(horizon + 1, len(deter), width)
+    torch.cat([deter.detach(), stoch.detach()], -1, out=feat[0])
     actions, log_probs, entropies = [], [], []
     starting = torch.zeros(len(deter), dtype=torch.bool, device=deter.device)
-    for step in range(len(latent_noise)):
-        acted = policy.act(feats[-1], carry, starting, action_noise[step])
+    for step in range(horizon):
+        # A copy of its own for the graph: writing later steps into `feat` must not disturb it.
+        acted = policy.act(feat[step].clone(), carry, starting, action_noise[step])
         carry = acted.carry
         with torch.no_grad():
             deter, stoch = model.rssm.imagine_step(deter, stoch, acted.action, latent_noise[step])
-            feats.append(torch.cat([deter, stoch], -1))
+            torch.cat([deter, stoch], -1, out=feat[step + 1])
         actions.append(acted.action)
         log_probs.append(acted.log_prob)
         entropies.append(acted.entropy)
     with torch.no_grad():
-        reward = torch.stack([model.reward(feat).mean() for feat in feats])
-        cont = torch.stack([model.cont(feat).mean() for feat in feats])
+        reward = in_chunks(lambda rows: model.reward(rows).mean(), feat)
+        cont = in_chunks(lambda rows: model.cont(rows).mean(), feat)
     return Imagined(
-        feat=feats,
+        feat=feat,
         action=torch.stack(actions),
         log_prob=torch.stack(log_probs),
         entropy=torch.stack(entropies),
         reward=reward,
         cont=cont,
     )
+
+
+def in_chunks(head: Callable[[Tensor], Tensor], feat: Tensor) -> Tensor:
+    """Apply a head (M, F) -> (M,) to (H, N, F) about a thousand rows at a time, which keeps its
+    activations in the cache; returns (H, N)."""
+    parts = [head(rows) for rows in feat.flatten(0, 1).split(CHUNK)]
+    return torch.cat(parts).view(feat.shape[:2])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamer.nn.distributions import mix_uniform, sample_one_hot, straight_through
+from dreamer.nn.fused import NormSiLU
 from dreamer.nn.layers import MLP, BlockLinear, Linear, NormedLinear, RMSNorm, init_weight
 from dreamer.types import LatentState
 
@@ -112,7 +113,7 @@ class BlockGRU(nn.Module):
         blocks = deter.view(batch, BLOCKS, -1).transpose(0, 1)
         own = torch.bmm(blocks, self.recurrent).transpose(0, 1).reshape(batch, width)
         x = own + torch.addmm(self.bias, shared, self.shared.t())
-        x = functional.silu(self.norm(x))
+        x = NormSiLU.apply(x, self.norm.scale)
         gates = self.gates(x).view(batch, BLOCKS, 3, width // BLOCKS)
         reset, candidate, update = gates.unbind(2)
         # tanh(x) == 2 * sigmoid(2 x) - 1; the sigmoid kernel is several times faster on CPU.
@@ -151,10 +152,10 @@ class RSSM(nn.Module):
         stoch = like.new_zeros(batch, self.size.groups, self.size.classes)
         return LatentState(like.new_zeros(batch, self.size.deter), stoch)
 
-    def post(self, deter: Tensor, from_embed: Tensor) -> Tensor:
-        """Posterior probabilities (B, C, S) from deter (B, D) and the embedding's pre-activation."""
-        weight = self.post_hidden.linear.weight[:, : self.size.deter]
-        hidden = self.post_hidden.activate(torch.addmm(from_embed, deter, weight.t()))
+    def post(self, deter: Tensor, from_embed: Tensor, weight: Tensor) -> Tensor:
+        """Posterior probabilities (B, C, S) from deter (B, D), the embedding's pre-activation (B, hidden)
+        and the part of the weight that reads deter (D, hidden)."""
+        hidden = self.post_hidden.activate(torch.addmm(from_embed, deter, weight))
         return self._probs(self.post_logit(hidden))
 
     def prior(self, deter: Tensor) -> Tensor:
@@ -183,11 +184,14 @@ class RSSM(nn.Module):
         keep = (~is_first).to(embed.dtype).unsqueeze(-1)
         actions = self.core.action_branch(prev_action * keep).unbind(0)
         from_embed = self.embed_branch(embed).unbind(0)
+        # Sliced once: the backward of a slice fills a whole weight with zeros.
+        weight = self.post_hidden.linear.weight[:, : self.size.deter].t()
+        keeps = keep.unbind(0)
         deter, stoch = state.deter, flat_stoch(state)
         deters, stochs, posts = [], [], []
         for step in range(len(actions)):
-            deter = self.core(deter * keep[step], stoch * keep[step], actions[step])
-            post = self.post(deter, from_embed[step])
+            deter = self.core(deter * keeps[step], stoch * keeps[step], actions[step])
+            post = self.post(deter, from_embed[step], weight)
             stoch = self.draw(post, noise[step])
             deters.append(deter)
             stochs.append(stoch)
