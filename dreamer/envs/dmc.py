@@ -9,26 +9,30 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from dreamer.envs.optional import choose_gl, one_line, require
+from dreamer.envs.camera import Camera
+from dreamer.envs.optional import one_line, require, without_opengl
 from dreamer.types import EnvError
 
 FRAME_SIZE = 256  # pixels of the frames that people look at
-OPTIONS = "image=PIXELS, 8 to 256"
+OPTIONS = "image=PIXELS, 8 to 256, and shadows=true or false"
 
 
 def make_dmc(name: str, options: Mapping[str, Any], *, render: bool) -> gym.Env[Any, Any]:
     """Make `dmc_<domain>_<task>`.
 
-    With the option `image=64` an RGB image of 64x64 pixels is one more observation key.
+    With the option `image=64` an RGB `image` of 64x64 pixels, seen by camera 0, is one more
+    observation key; `shadows=true` draws it exactly as dm_control does, at several times the cost.
 
     Raises:
         EnvError: The package is missing, or the task or an option is unknown.
     """
     size = options.get("image", 0)
-    if set(options) - {"image"} or type(size) is not int or not (size == 0 or 8 <= size <= 256):
+    shadows = options.get("shadows", False)
+    known = not set(options) - {"image", "shadows"} and isinstance(shadows, bool)
+    if not known or type(size) is not int or not (size == 0 or 8 <= size <= 256):
         raise EnvError(f"{name}: options {dict(options)}; allowed: {OPTIONS}")
-    choose_gl(render=render or size > 0)
-    suite = require("dm_control.suite", "dmc", name)
+    with without_opengl():
+        suite = require("dm_control.suite", "dmc", name)
     tasks = {f"dmc_{domain}_{task}": (domain, task) for domain, task in suite.ALL_TASKS}
     if name not in tasks:
         raise EnvError(f"{name}: no such dm_control task; allowed: {', '.join(sorted(tasks))}")
@@ -36,7 +40,7 @@ def make_dmc(name: str, options: Mapping[str, Any], *, render: bool) -> gym.Env[
         env = suite.load(*tasks[name])
     except (AttributeError, RuntimeError, ValueError) as error:
         raise EnvError(f"{name}: dm_control cannot load it: {one_line(error)}") from error
-    return DMControl(env, name, image=size, render=render)
+    return DMControl(env, name, image=size, shadows=shadows, render=render)
 
 
 class DMControl(gym.Env[dict[str, np.ndarray], np.ndarray]):
@@ -49,6 +53,7 @@ class DMControl(gym.Env[dict[str, np.ndarray], np.ndarray]):
         env: A loaded suite task.
         name: Its id, for messages.
         image: Side of the observed image in pixels, 0 for none.
+        shadows: Whether the observed image has shadows; frames always have.
         render: Whether `render()` draws frames.
     """
 
@@ -60,9 +65,11 @@ class DMControl(gym.Env[dict[str, np.ndarray], np.ndarray]):
         name: str,
         *,
         image: int,
+        shadows: bool,
         render: bool,
     ) -> None:
-        self._env, self._name, self._image = env, name, image
+        self._env, self._name, self._image, self._shadows = env, name, image, shadows
+        self._cameras: dict[tuple[int, bool], Camera] = {}
         self.render_mode = "rgb_array" if render else None
         self.metadata = self.metadata | {"render_fps": round(1 / env.control_timestep())}
         boxes: dict[str, spaces.Box] = {
@@ -99,10 +106,13 @@ class DMControl(gym.Env[dict[str, np.ndarray], np.ndarray]):
 
     def render(self) -> np.ndarray:
         """Draw the scene: (256, 256, 3) uint8."""
-        return self._draw(FRAME_SIZE)
+        return self._draw(FRAME_SIZE, shadows=True)
 
     def close(self) -> None:
-        """Free the physics and its OpenGL context."""
+        """Free the physics and what draws it."""
+        for camera in self._cameras.values():
+            camera.close()
+        self._cameras = {}
         self._env.close()
 
     def _observe(self, step: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
@@ -110,12 +120,14 @@ class DMControl(gym.Env[dict[str, np.ndarray], np.ndarray]):
             key: np.asarray(value, np.float32).reshape(self._shapes[key])
             for key, value in step.observation.items()
         }
-        return obs | {"image": self._draw(self._image)} if self._image else obs
+        return (
+            obs | {"image": self._draw(self._image, shadows=self._shadows)} if self._image else obs
+        )
 
-    def _draw(self, size: int) -> np.ndarray:
-        try:
-            return self._env.physics.render(size, size, camera_id=0)
-        except RuntimeError as error:
-            raise EnvError(
-                f"{self._name}: cannot draw: {one_line(error)}; set MUJOCO_GL=egl or osmesa"
-            ) from error
+    def _draw(self, size: int, *, shadows: bool) -> np.ndarray:
+        physics = self._env.physics
+        camera = self._cameras.get((size, shadows))
+        if camera is None:
+            camera = Camera(physics.model.ptr, size, shadows=shadows, env_id=self._name)
+            self._cameras[size, shadows] = camera
+        return camera.draw(physics.data.ptr)

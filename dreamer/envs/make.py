@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from dreamer.envs.dmc import make_dmc
 from dreamer.envs.minigrid import make_minigrid
-from dreamer.envs.optional import choose_gl, one_line, require
+from dreamer.envs.optional import one_line, require, without_opengl
 from dreamer.envs.spaces import Selection
 from dreamer.types import ConfigError, EnvError, check_range
 
@@ -119,7 +120,10 @@ def _prepare(name: str, *, render: bool) -> str | None:
         return "atari"
     spec = gym.registry.get(name)
     if spec is not None and str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
-        choose_gl(render=render)
+        if render:
+            os.environ.setdefault("MUJOCO_GL", "egl")
+        with without_opengl():
+            require("mujoco", "mujoco", name)
         return "mujoco"
     return None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from dreamer.types import EnvError
@@ -32,13 +34,21 @@ def require(module: str, extra: str, env_id: str) -> ModuleType:
         raise EnvError(f"{env_id}: importing {module} failed: {one_line(error)}") from error
 
 
-def choose_gl(*, render: bool) -> None:
-    """Choose MuJoCo's OpenGL backend unless the user did.
+@contextmanager
+def without_opengl() -> Iterator[None]:
+    """Import MuJoCo inside of this without OpenGL, unless the user chose a backend.
 
-    Without a choice MuJoCo tries GLFW, which prints warnings where there is no display. EGL draws
-    without a display; a process that never draws needs no OpenGL at all.
+    Left alone, MuJoCo tries GLFW, which prints warnings where there is no display. `MUJOCO_GL` is
+    read at the import and unset again afterwards, so that `Camera` can still choose EGL.
     """
-    os.environ.setdefault("MUJOCO_GL", "egl" if render else "disable")
+    if "MUJOCO_GL" in os.environ:
+        yield
+        return
+    os.environ["MUJOCO_GL"] = "disable"
+    try:
+        yield
+    finally:
+        del os.environ["MUJOCO_GL"]
 
 
 def one_line(error: BaseException) -> str:

@@ -1,5 +1,9 @@
 """dm_control: exact reseeding, float32 keys, time limits that truncate, images."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -12,6 +16,11 @@ pytest.importorskip("dm_control")
 
 def config(env_id, repeat=2, num_envs=2):
     return EnvConfig(id=env_id, num_envs=num_envs, action_repeat=repeat, active_modalities="all")
+
+
+@pytest.fixture(autouse=True)
+def free_choice_of_backend(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
 
 
 def test_walker_has_a_scalar_height():
@@ -76,3 +85,97 @@ def test_bad_options():
         make_env(config("dmc_walker_walk?image=4"))
     with pytest.raises(EnvError, match="allowed: image=PIXELS"):
         make_env(config("dmc_walker_walk?camera=1"))
+
+
+# Drawing needs EGL, which a machine without graphics libraries may lack.
+
+
+def can_draw():
+    """Ask the graphics library itself, so that a fault of ours cannot pass as its absence."""
+    code = "from mujoco.egl import GLContext; GLContext(8, 8)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"MUJOCO_GL": "egl"}, check=False
+    )
+    return done.returncode == 0
+
+
+draws = pytest.mark.skipif(not can_draw(), reason="MuJoCo cannot draw without EGL here")
+
+
+@draws
+def test_images_of_two_models_do_not_mix():
+    """Interleaved drawing gives what each environment draws alone."""
+    ids = ["dmc_cartpole_balance?image=32", "dmc_reacher_easy?image=48"]
+
+    def frames(envs, steps=3):
+        found = [[env.reset(seed=1)[0]["image"]] for env in envs]
+        for _ in range(steps):
+            for env, images in zip(envs, found, strict=True):
+                action = np.ones(env.action_space.shape, np.float32)
+                images.append(env.step(action)[0]["image"])
+        return [np.stack(images) for images in found]
+
+    together = [make_env(config(env_id)) for env_id in ids]
+    mixed = frames(together)
+    for env in together:
+        env.close()
+    for env_id, images in zip(ids, mixed, strict=True):
+        alone = make_env(config(env_id))
+        np.testing.assert_array_equal(frames([alone])[0], images)
+        alone.close()
+        assert images.std() > 5
+        assert (images[0] != images[-1]).any()
+
+
+@draws
+def test_frames_can_be_drawn_after_an_environment_that_never_draws():
+    VectorEnv(config("dmc_cartpole_balance"), seed=0).reset()
+    env = make_env(config("dmc_cartpole_balance"), render=True)
+    env.reset(seed=0)
+    frame = env.render()
+    assert frame.shape == (256, 256, 3)
+    assert frame.dtype == np.uint8
+    assert frame.std() > 5
+    env.close()
+
+
+@draws
+@pytest.mark.slow
+def test_shadows_true_draws_what_dm_control_draws():
+    """Against `physics.render`, in a process of its own: that needs OpenGL from the start."""
+    code = """
+import numpy as np
+from dreamer.envs.make import EnvConfig, make_env
+config = EnvConfig(
+    id="dmc_walker_walk?image=64&shadows=true",
+    num_envs=1, action_repeat=1, active_modalities="all",
+)
+env = make_env(config)
+image = env.reset(seed=0)[0]["image"]
+physics = env.unwrapped._env.physics
+np.testing.assert_array_equal(image, physics.render(64, 64, camera_id=0))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"MUJOCO_GL": "egl"})
+
+
+@draws
+def test_an_environment_left_open_makes_no_noise_at_exit():
+    code = """
+from dreamer.envs.make import EnvConfig, make_env
+config = EnvConfig(
+    id="dmc_cartpole_balance?image=16", num_envs=1, action_repeat=1, active_modalities="all"
+)
+env = make_env(config)
+env.reset(seed=0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_users_choice_not_to_draw_is_respected(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    env = make_env(config("dmc_cartpole_balance?image=16"))
+    with pytest.raises(
+        EnvError, match=r"dmc_cartpole_balance: cannot draw: found MUJOCO_GL=disable; allowed: egl"
+    ):
+        env.reset(seed=0)
