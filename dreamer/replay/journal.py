@@ -49,10 +49,17 @@ class UndoJournal:
             stamp: Bytes that `rollback` checks, to tell a foreign journal from ours.
 
         Raises:
-            DataError: The file cannot be written.
+            DataError: The file cannot be written; the generation before it goes on.
         """
-        self._open(generation, os.O_CREAT | os.O_TRUNC)
-        self.append(stamp)
+        path = self._path(generation)
+        fd = _open(path, os.O_CREAT | os.O_TRUNC)
+        try:
+            _write(fd, path, stamp)
+        except DataError:
+            os.close(fd)
+            path.unlink()  # the generation before it goes on
+            raise
+        self._use(generation, fd)
 
     def append(self, payload: bytes) -> None:
         """Write one record; when this returns it survives the death of the process.
@@ -60,17 +67,7 @@ class UndoJournal:
         Raises:
             DataError: The disk is full or fails; the journal is as it was before the call.
         """
-        record = memoryview(_header(payload) + payload)
-        start = os.lseek(self._fd, 0, os.SEEK_END)
-        try:
-            while record:
-                record = record[os.write(self._fd, record) :]
-        except OSError as error:
-            os.ftruncate(self._fd, start)
-            path = self._path(self.generation)
-            raise DataError(
-                f"{path}: cannot write {len(payload)} bytes to the undo journal: {error.strerror}"
-            ) from error
+        _write(self._fd, self._path(self.generation), payload)
 
     def rollback(self, generation: int, stamp: bytes, undo: Callable[[bytes], None]) -> None:
         """Undo everything since a generation began, newest record first, then go on writing it.
@@ -95,7 +92,7 @@ class UndoJournal:
         for number in range(newest, generation, -1):
             self._path(number).unlink()
         os.truncate(self._path(generation), end)
-        self._open(generation, 0)
+        self._use(generation, _open(self._path(generation), 0))
 
     def discard_before(self, generation: int) -> None:
         """Delete older generations; call it once the checkpoint of `generation` is durable."""
@@ -124,12 +121,7 @@ class UndoJournal:
     def _path(self, generation: int) -> Path:
         return self._directory / f"undo-{generation:08d}.journal"
 
-    def _open(self, generation: int, flags: int) -> None:
-        path = self._path(generation)
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | flags, 0o644)
-        except OSError as error:
-            raise DataError(f"{path}: cannot write the undo journal: {error.strerror}") from error
+    def _use(self, generation: int, fd: int) -> None:
         self.close()
         self._fd, self.generation = fd, generation
         self._close = weakref.finalize(self, os.close, fd)
@@ -159,6 +151,26 @@ class UndoJournal:
 def _header(payload: bytes) -> bytes:
     head = _LENGTH_CRC.pack(len(payload), zlib.crc32(payload))
     return head + zlib.crc32(head).to_bytes(4, "little")
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | flags, 0o644)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the undo journal: {error.strerror}") from error
+
+
+def _write(fd: int, path: Path, payload: bytes) -> None:
+    record = memoryview(_header(payload) + payload)
+    start = os.lseek(fd, 0, os.SEEK_END)
+    try:
+        while record:
+            record = record[os.write(fd, record) :]
+    except OSError as error:
+        os.ftruncate(fd, start)  # or later records would follow a torn one
+        raise DataError(
+            f"{path}: cannot write {len(payload)} bytes to the undo journal: {error.strerror}"
+        ) from error
 
 
 def _payload(file: BinaryIO, begin: int, end: int) -> bytes:

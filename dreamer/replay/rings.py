@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ class RingStore:
         """Wait until everything written so far is on the disk."""
         for array in self._maps.values():
             array.flush()
+
+    def checksums(self, counts: np.ndarray) -> dict[str, int]:
+        """Return a crc32 per field over the first `counts[env]` rows of every ring."""
+        ring = self.slots // len(counts)
+        spans = [slice(env * ring, env * ring + int(count)) for env, count in enumerate(counts)]
+        sums = dict.fromkeys(self.flat, 0)
+        for name, flat in self.flat.items():
+            for span in spans:
+                sums[name] = zlib.crc32(flat[span].data, sums[name])
+        return sums
 
     def _size(self, name: str) -> int:
         return int(np.prod(self._shapes[name], dtype=np.int64)) * self._dtypes[name].itemsize

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import copy
 import errno
+import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -305,3 +311,89 @@ def test_a_full_disk_during_the_run_leaves_the_rows_alone(
     buffer.write_back(ids, random_latents(rng, ids.shape))
     assert stored_bytes(buffer) != want
     assert stored_bytes(make_buffer(tmp_path, meta=meta)) == want
+
+
+def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(
+    tmp_path, streams, make_buffer, random_latents, monkeypatch
+):
+    buffer, stream, rng = make_buffer(tmp_path), streams(3, seed=11), np.random.default_rng(0)
+    stream.feed(buffer, 30)
+    meta = buffer.checkpoint(sync=False)
+    want = stored_bytes(buffer)
+
+    def full(fd, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    stream.feed(buffer, 2)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(DataError, match="undo-00000002"):
+        buffer.checkpoint(sync=False)
+    monkeypatch.undo()
+    for _ in range(10):
+        act(buffer, stream, rng, random_latents)
+    assert stored_bytes(make_buffer(tmp_path, meta=meta)) == want
+
+
+def test_lost_undo_records_are_found_out_after_a_synced_checkpoint(
+    tmp_path, streams, make_buffer, random_latents
+):
+    """What a power failure may leave: rings newer than the journal that protects them."""
+    buffer, stream, rng = make_buffer(tmp_path), streams(3, seed=12), np.random.default_rng(0)
+    stream.feed(buffer, 30)
+    meta = json.loads(json.dumps(buffer.checkpoint(sync=True)))
+    assert make_buffer(shutil.copytree(tmp_path, tmp_path / "same"), meta=meta).num_rows == 51
+    journal = max(tmp_path.glob("undo-*"))
+    empty = journal.read_bytes()
+    ids = buffer.sample(rng).rows
+    buffer.write_back(ids, random_latents(rng, ids.shape))
+    journal.write_bytes(empty)
+    with pytest.raises(DataError, match=r"\['latent.deter', .* rows differ from those of"):
+        make_buffer(tmp_path, meta=meta)
+
+
+KILLED = """
+import json, pathlib, runpy, sys
+import numpy as np
+tests, folder = map(pathlib.Path, sys.argv[1:])
+kit = runpy.run_path(str(tests / "conftest.py"))
+work = runpy.run_path(str(tests / "test_replay_recovery.py"))
+buffer, stream = kit["make_buffer"](folder / "replay", ring=400), kit["Streams"](3, seed=0)
+rng = np.random.default_rng(0)
+stream.feed(buffer, 500)
+for number in range(10**9):
+    for _ in range(20):
+        work["act"](buffer, stream, rng, kit["random_latents"])
+    state = {"meta": buffer.checkpoint(sync=False), "bytes": work["digest"](buffer)}
+    (folder / "new.json").write_text(json.dumps(state))
+    (folder / "new.json").rename(folder / "state.json")
+    buffer.discard_before(state["meta"]["generation"])
+    print(number, flush=True)
+"""
+
+
+def digest(buffer):
+    parts = sorted(stored_bytes(buffer).items())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def test_a_process_killed_at_any_moment(tmp_path, make_buffer):
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3])
+    rng = np.random.default_rng()  # a new moment every time that this test is run
+    with process:
+        for _ in range(3):
+            assert process.stdout.readline()
+        for number in range(6):
+            # Frozen rather than killed, the same process gives several moments of death.
+            time.sleep(rng.random() * 0.05)
+            process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
+            copied = shutil.copytree(tmp_path / "replay", tmp_path / f"at{number}")
+            state = json.loads((tmp_path / "state.json").read_text())
+            process.send_signal(signal.SIGCONT)
+            restored = make_buffer(copied, ring=400, meta=state["meta"])
+            assert digest(restored) == state["bytes"]
+        process.kill()
+    state = json.loads((tmp_path / "state.json").read_text())
+    restored = make_buffer(tmp_path / "replay", ring=400, meta=state["meta"])
+    assert digest(restored) == state["bytes"]
