@@ -1,8 +1,9 @@
 """Several environments side by side, as rows.
 
-A plain loop over environments of its own instead of `gymnasium.vector.SyncVectorEnv`: rows are our
-convention (resets in rows of their own, one seed per episode, recorded actions), which the latter
-would need undone around it, and the loop is the faster of the two for cheap environments.
+A plain loop of our own instead of `gymnasium.vector.SyncVectorEnv`, whose automatic reset takes no
+seed: one per episode, and the actions recorded for resuming, would need a wrapper in every
+environment. On 8 CartPoles the loop makes 100,000 rows a second, decoding and checks included; the
+bare SyncVectorEnv makes 128,000 steps. Observations and actions are converted for all at once.
 """
 
 from __future__ import annotations

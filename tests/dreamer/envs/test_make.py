@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from dreamer.envs.make import EnvConfig, make_env, parse_id
-from dreamer.types import ConfigError, EnvError
+from dreamer.envs.vector import VectorEnv
+from dreamer.types import ActionSpec, ConfigError, EnvError, ObsSpec
 
 FIELDS = {"id": "CartPole-v1", "num_envs": 1, "action_repeat": 1, "active_modalities": "all"}
 
@@ -110,3 +112,34 @@ def test_importing_the_package_loads_no_suite():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "package"),
+    [
+        ("counter_env:Counter-v0", "gymnasium"),
+        ("MiniGrid-DoorKey-5x5-v0", "minigrid"),
+        ("dmc_cartpole_balance", "dm_control"),
+    ],
+)
+@pytest.mark.parametrize("repeat", [1, 2])
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m.* value is .*infinity:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*different from the unwrapped version:UserWarning")
+def test_gymnasium_finds_nothing_to_complain_about(env_id, package, repeat):
+    pytest.importorskip(package)
+    check_env(make_env(config(env_id, action_repeat=repeat)), skip_render_check=True)
+    env = make_env(config(env_id, action_repeat=repeat))
+    obs, _ = env.reset(seed=0)
+    assert env.observation_space.contains(obs)
+    obs, *_ = env.step(env.action_space.sample())
+    assert env.observation_space.contains(obs)
+
+
+def test_gymnasium_mujoco():
+    pytest.importorskip("mujoco")
+    pytest.importorskip("imageio")  # which gymnasium[mujoco] brings
+    env = VectorEnv(config("InvertedPendulum-v5"), seed=0)
+    assert env.spec.obs["vector"] == ObsSpec(shape=(4,), dtype="float32", kind="vector")
+    assert env.spec.action == ActionSpec(kind="continuous", sizes=(1,))
+    assert not env.reset()["is_last"].any()
+    env.close()
