@@ -312,3 +312,76 @@ def test_sections_are_the_values_the_code_sees():
     assert params.sections(built, ["middle.inner"]) == {
         "middle": {"inner": {"rate": 1.0, "mode": "fast"}}
     }
+
+
+# --- the parameters of this project
+
+EXAMPLE = """
+seed: 0
+device: auto
+runtime: {threads: 2, compile: false}
+env: {id: CartPole-v1, num_envs: 8, action_repeat: 1, active_modalities: all}
+collect: {steps: 1000, policy: random}
+replay: {capacity: 1000, batch_size: 16, seq_len: 16}
+world_model: {size: tiny, kl_scale: 1.0, free_nats: 1, recon_scale: 1.0, discount_horizon: 100,
+  world_lr: 4e-5, embed_dim: auto}
+pretrain: {updates: 5}
+imagination: {horizon: 15, starts: all}
+policy: {actor: ppo, clip_ratio: 0.2, epochs: 3, minibatches: 4, target_kl: 0.02,
+  entropy_scale: 3e-4, actor_lr: 3e-4, critic_lr: 3e-4}
+optimizer: {warmup_updates: 10, decay_from: 0.5, final_rate: 0.1}
+train: {env_steps: 2000, updates_per_env_step: 0.125, eval_every: 100, eval_episodes: 4,
+  eval_policy: sample, eval_seed: 1, log_every: 10, checkpoint_seconds: 60}
+evaluate: {episodes: 100, num_envs: 25, policy: sample, seed: 1000000}
+"""
+
+
+def example(**overrides):
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    return params.override(params.parse_yaml(EXAMPLE), dotted)
+
+
+def test_load_params(tmp_path):
+    (tmp_path / "params.yaml").write_text(EXAMPLE)
+    loaded = params.load_params(tmp_path / "params.yaml", {"env.active_modalities": ["state"]})
+    assert loaded.env.active_modalities == ("state",)
+    assert loaded.world_model.world_lr == 4e-5
+    assert loaded.world_model.free_nats == 1.0
+    assert loaded == params.from_raw(params.sections(loaded, example()))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("seed", -1, "0 to"),
+        ("device", "gpu", "cpu | cuda | auto"),
+        ("runtime.threads", 0, "1 to 256"),
+        ("env.num_envs", 0, "1 to 4096"),
+        ("world_model.embed_dim", "wide", "an integer or auto"),
+        ("replay.capacity", 143, "at least 144, for a batch of 16 sequences of 16"),
+        ("collect.steps", 143, "at least 144, for a batch of 16 sequences of 16"),
+        ("train.env_steps", 999, "at least collect.steps, 1000"),
+        ("imagination.starts", 17, "1 to 16"),
+        ("policy.minibatches", 257, "1 to 256"),
+        ("evaluate.num_envs", 101, "1 to 100"),
+    ],
+)
+def test_ranges_and_what_sections_demand_of_each_other(key, value, allowed):
+    message = error(params.from_raw, params.override(example(), {key: value}))
+    assert message.startswith(f"{key}: found {value!r}; allowed: ")
+    assert allowed in message
+
+
+def test_the_smallest_allowed_values_pass():
+    tight = example(replay__capacity=144, collect__steps=144, train__env_steps=144)
+    params.from_raw(tight)
+    params.from_raw(example(imagination__starts=16, policy__minibatches=256))
+    params.from_raw(example(collect__steps=1, pretrain__updates=0))
+
+
+def test_files_are_checked_from_the_command_line(tmp_path):
+    (tmp_path / "good.yaml").write_text(EXAMPLE)
+    (tmp_path / "bad.yaml").write_text(EXAMPLE.replace("seed: 0", "seed: zero"))
+    assert params._main([str(tmp_path / "good.yaml")]) is None
+    message = params._main([str(tmp_path / "good.yaml"), str(tmp_path / "bad.yaml")])
+    assert message == "seed: found 'zero'; allowed: an integer"
