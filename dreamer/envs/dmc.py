@@ -37,7 +37,8 @@ def make_dmc(name: str, options: Mapping[str, Any], *, render: bool) -> gym.Env[
     if name not in tasks:
         raise EnvError(f"{name}: no such dm_control task; allowed: {', '.join(sorted(tasks))}")
     try:
-        env = suite.load(*tasks[name])
+        # Fixed, because some tasks (lqr) also draw their model, once and for all, when loaded.
+        env = suite.load(*tasks[name], task_kwargs={"random": 0})
     except (AttributeError, RuntimeError, ValueError) as error:
         raise EnvError(f"{name}: dm_control cannot load it: {one_line(error)}") from error
     return DMControl(env, name, image=size, shadows=shadows, render=render)
@@ -93,7 +94,14 @@ class DMControl(gym.Env[dict[str, np.ndarray], np.ndarray]):
         if seed is not None:
             # The suite takes a seed only when a task is loaded; this is the generator it made then.
             self._env.task._random = np.random.RandomState(seed)
-        return self._observe(self._env.reset()), {}
+        try:
+            step = self._env.reset()
+        except RuntimeError as error:
+            raise EnvError(
+                f"{self._name}: cannot start an episode: {one_line(error)} "
+                "(a task that draws by itself needs MUJOCO_GL=egl)"
+            ) from error
+        return self._observe(step), {}
 
     def step(
         self, action: np.ndarray

@@ -127,9 +127,9 @@ def _select(
 ) -> set[str]:
     if active == "all":
         for key, found in refused.items():
+            way_out = f" (or choose in env.active_modalities: {sorted(leaves)})" if leaves else ""
             raise EnvError(
-                f"{name}: observation {key!r} is {found}; allowed: {OBS_ALLOWED} "
-                f"(or name the wanted keys in env.active_modalities: {sorted(leaves)})"
+                f"{name}: observation {key!r} is {found}; allowed: {OBS_ALLOWED}{way_out}"
             )
         return set(leaves)
     groups: dict[str, list[str]] = {}

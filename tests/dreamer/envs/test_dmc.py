@@ -61,13 +61,14 @@ def test_names_with_underscores():
     assert set(env.observation_space.spaces) == {"position", "velocity"}
 
 
-def test_resume_replays_the_physics_to_the_bit():
-    env = VectorEnv(config("dmc_cartpole_swingup"), seed=1)
+@pytest.mark.parametrize("env_id", ["dmc_cartpole_swingup", "dmc_lqr_lqr_2_1"])
+def test_resume_replays_the_physics_to_the_bit(env_id):
+    env = VectorEnv(config(env_id), seed=1)
     env.reset()
     actions = np.random.default_rng(0).uniform(-1, 1, (60, 2, 1)).astype(np.float32)
     for action in actions[:40]:
         env.step(action)
-    other = VectorEnv(config("dmc_cartpole_swingup"), seed=1)
+    other = VectorEnv(config(env_id), seed=1)
     other.load_state_dict(env.state_dict())
     for action in actions[40:]:
         mine, theirs = env.step(action), other.step(action)
@@ -78,6 +79,12 @@ def test_resume_replays_the_physics_to_the_bit():
 def test_unknown_task_lists_the_known(env_id):
     with pytest.raises(EnvError, match=f"{env_id}: no such dm_control task; .*dmc_walker_walk"):
         make_env(config(env_id))
+
+
+def test_task_that_draws_by_itself_says_what_it_needs():
+    env = make_env(config("dmc_quadruped_escape"))
+    with pytest.raises(EnvError, match=r"dmc_quadruped_escape: cannot start .*MUJOCO_GL=egl"):
+        env.reset(seed=0)
 
 
 def test_bad_options():
