@@ -14,8 +14,18 @@ from dreamer.behavior.learner import ActorCritic
 from dreamer.behavior.ppo import Targets
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp
+from dreamer.replay.buffer import SequenceReplayBuffer
 from dreamer.replay.sampling import Sample
-from dreamer.types import Batch, CheckpointError, EnvSpec, Imagined, Losses, Metrics, check_range
+from dreamer.types import (
+    Batch,
+    CheckpointError,
+    DivergedError,
+    EnvSpec,
+    Imagined,
+    Losses,
+    Metrics,
+    check_range,
+)
 from dreamer.world_model.imagination import ImaginationConfig, imagine
 from dreamer.world_model.model import (
     MultimodalWorldModel,
@@ -178,6 +188,24 @@ class DreamerV3Trainer:
         latents = {k: torch.from_numpy(v).to(self.device) for k, v in sample.latents.items()}
         obs = {key: torch.from_numpy(value).to(self.device) for key, value in sample.obs.items()}
         return Batch(obs=obs, state=self.model.rssm.unpack(latents), **on_device)
+
+    def write_back(self, buffer: SequenceReplayBuffer, sample: Sample, result: Result) -> None:
+        """Refresh the stored latents of a sample's rows."""
+        fresh = {key: value.cpu().numpy() for key, value in result.latents.items()}
+        buffer.write_back(sample.rows, fresh)
+
+    def read(self, metrics: Metrics) -> dict[str, float]:
+        """Metrics as numbers; waits for the device.
+
+        Raises:
+            DivergedError: If any loss or gradient since the last call was not finite.
+        """
+        if not bool(self.finite):
+            raise DivergedError(
+                "training diverged: a loss or gradient is not finite; lower the learning rates "
+                "(world_model.world_lr, policy.actor_lr, policy.critic_lr)"
+            )
+        return {name: float(value) for name, value in metrics.items()}
 
     def _observe(self, batch: Batch, stream: str, index: int) -> WorldOutput:
         steps = batch.reward.shape[1]

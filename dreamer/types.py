@@ -53,6 +53,10 @@ class CheckpointError(DreamerError):
     """A checkpoint or model is missing, damaged or of another shape."""
 
 
+class DivergedError(DreamerError):
+    """A loss or gradient became infinite or NaN."""
+
+
 def check_range(key: str, value: float, low: float, high: float) -> None:
     """Raise `ConfigError` unless `low <= value <= high` (NaN is refused too)."""
     if not low <= value <= high:

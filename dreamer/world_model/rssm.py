@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamer.nn.distributions import mix_uniform, sample_one_hot, straight_through
-from dreamer.nn.fused import NormSiLU
-from dreamer.nn.layers import MLP, BlockLinear, Linear, NormedLinear, RMSNorm, init_weight
+from dreamer.nn.layers import MLP, BlockLinear, Linear, NormedLinear, NormedSiLU, init_weight
 from dreamer.types import LatentState
 
 UNIMIX = 0.01
@@ -91,7 +90,7 @@ class BlockGRU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(deter))
         init_weight(self.recurrent.data, inputs, 1.0, generator)
         init_weight(self.shared.data, inputs, 1.0, generator)
-        self.norm = RMSNorm(deter)
+        self.norm_silu = NormedSiLU(deter)
         self.gates = BlockLinear(deter, 3 * deter, BLOCKS, generator)
 
     def action_branch(self, action: Tensor) -> Tensor:
@@ -113,7 +112,7 @@ class BlockGRU(nn.Module):
         blocks = deter.view(batch, BLOCKS, -1).transpose(0, 1)
         own = torch.bmm(blocks, self.recurrent).transpose(0, 1).reshape(batch, width)
         x = own + torch.addmm(self.bias, shared, self.shared.t())
-        x = NormSiLU.apply(x, self.norm.scale)
+        x = self.norm_silu(x)
         gates = self.gates(x).view(batch, BLOCKS, 3, width // BLOCKS)
         reset, candidate, update = gates.unbind(2)
         # tanh(x) == 2 * sigmoid(2 x) - 1; the sigmoid kernel is several times faster on CPU.
