@@ -329,6 +329,7 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(
     with pytest.raises(DataError, match="undo-00000002"):
         buffer.checkpoint(sync=False)
     monkeypatch.undo()
+    assert max(tmp_path.glob("undo-*")).name == "undo-00000001.journal"
     for _ in range(10):
         act(buffer, stream, rng, random_latents)
     assert stored_bytes(make_buffer(tmp_path, meta=meta)) == want
