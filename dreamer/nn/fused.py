@@ -22,6 +22,11 @@ def rms_scale(x: Tensor) -> Tensor:
     return torch.rsqrt(norm * norm / x.shape[-1] + NORM_EPS)
 
 
+def norm_silu(x: Tensor, scale: Tensor) -> Tensor:
+    """SiLU(RMSNorm(x) * scale) without a graph, the same kernels as the functions below."""
+    return torch.nn.functional.silu((x * rms_scale(x)).mul_(scale))
+
+
 class NormSiLU(Function):
     """SiLU(RMSNorm(x) * scale) over the last dimension of (M, width)."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamer.nn.fused import NORM_EPS, NormedLinearSiLU, NormSiLU
+from dreamer.nn.fused import NORM_EPS, NormedLinearSiLU, NormSiLU, norm_silu
 
 # A normal truncated at two standard deviations has 0.8796 of its width; 1.1368 restores it.
 TRUNCATION_GAIN = 1.1368
@@ -58,25 +58,37 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(x, (x.shape[-1],), self.scale, NORM_EPS)
 
 
+class NormedSiLU(nn.Module):
+    """RMSNorm with a learned scale, then SiLU, on (M, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, width) -> (M, width)."""
+        if torch.is_grad_enabled():
+            return NormSiLU.apply(x, self.scale)
+        return norm_silu(x, self.scale)
+
+
 class NormedLinear(nn.Module):
     """Linear -> RMSNorm -> SiLU, the unit every MLP of the agent is made of."""
 
     def __init__(self, inputs: int, outputs: int, generator: torch.Generator) -> None:
         super().__init__()
         self.linear = Linear(inputs, outputs, generator)
-        self.norm = RMSNorm(outputs)
+        self.activate = NormedSiLU(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        weight, bias = self.linear.weight, self.linear.bias
-        if x.dim() == 2:
-            return NormedLinearSiLU.apply(x, weight, bias, self.norm.scale)
-        flat = NormedLinearSiLU.apply(x.reshape(-1, x.shape[-1]), weight, bias, self.norm.scale)
-        return flat.view(*x.shape[:-1], -1)
-
-    def activate(self, x: Tensor) -> Tensor:
-        """Norm and activation of a pre-activation (M, outputs) that was computed elsewhere."""
-        return NormSiLU.apply(x, self.norm.scale)
+        flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        weight, bias, scale = self.linear.weight, self.linear.bias, self.activate.scale
+        if torch.is_grad_enabled():
+            out = NormedLinearSiLU.apply(flat, weight, bias, scale)
+        else:
+            out = norm_silu(functional.linear(flat, weight, bias), scale)
+        return out.view(*x.shape[:-1], -1)
 
 
 class MLP(nn.Module):

@@ -24,13 +24,13 @@ EPS = 1e-20
 
 def clip_gradients(params: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor]:
     """Scale each gradient tensor so that its norm is at most 0.3 * max(1e-3, norm of its parameter)."""
-    norms = torch._foreach_norm(grads)  # noqa: SLF001  (public only under this name)
-    limits = torch._foreach_norm(params)  # noqa: SLF001
-    torch._foreach_clamp_min_(limits, CLIP_FLOOR)  # noqa: SLF001
-    torch._foreach_mul_(limits, CLIP)  # noqa: SLF001
-    torch._foreach_div_(norms, limits)  # noqa: SLF001
-    torch._foreach_clamp_min_(norms, 1.0)  # noqa: SLF001
-    return list(torch._foreach_div(grads, norms))  # noqa: SLF001
+    norms = torch._foreach_norm(grads)
+    limits = torch._foreach_norm(params)
+    torch._foreach_clamp_min_(limits, CLIP_FLOOR)
+    torch._foreach_mul_(limits, CLIP)
+    torch._foreach_div_(norms, limits)
+    torch._foreach_clamp_min_(norms, 1.0)
+    return list(torch._foreach_div(grads, norms))
 
 
 class LaProp:
@@ -70,24 +70,24 @@ class LaProp:
     def _step_group(self, name: str, rate: float | Tensor, gate: Tensor | None) -> Tensor:
         params = self.params[name]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-        norm = torch.stack(torch._foreach_norm(grads)).norm()  # noqa: SLF001
+        norm = torch.stack(torch._foreach_norm(grads)).norm()
         clipped = clip_gradients(params, grads)
         share = 1.0 if gate is None else gate
         direction = self._direction(name, clipped, share)
-        torch._foreach_mul_(direction, -rate * share)  # noqa: SLF001
-        torch._foreach_add_(params, direction)  # noqa: SLF001
+        torch._foreach_mul_(direction, -rate * share)
+        torch._foreach_add_(params, direction)
         return norm
 
     def _direction(self, name: str, grads: list[Tensor], share: float | Tensor) -> list[Tensor]:
         square, momentum = self.square[name], self.momentum[name]
         self.steps[name] += 1
         step = self.steps[name]
-        _move(square, torch._foreach_mul(grads, grads), (1.0 - BETA_RMS) * share)  # noqa: SLF001
-        root = torch._foreach_div(square, 1.0 - BETA_RMS**step)  # noqa: SLF001
-        torch._foreach_sqrt_(root)  # noqa: SLF001
-        torch._foreach_add_(root, EPS)  # noqa: SLF001
-        _move(momentum, torch._foreach_div(grads, root), (1.0 - BETA_MOMENTUM) * share)  # noqa: SLF001
-        return list(torch._foreach_div(momentum, 1.0 - BETA_MOMENTUM**step))  # noqa: SLF001
+        _move(square, torch._foreach_mul(grads, grads), (1.0 - BETA_RMS) * share)
+        root = torch._foreach_div(square, 1.0 - BETA_RMS**step)
+        torch._foreach_sqrt_(root)
+        torch._foreach_add_(root, EPS)
+        _move(momentum, torch._foreach_div(grads, root), (1.0 - BETA_MOMENTUM) * share)
+        return list(torch._foreach_div(momentum, 1.0 - BETA_MOMENTUM**step))
 
     def state_dict(self) -> dict[str, Any]:
         """Statistics and step counts per group; tensors are the live ones."""
@@ -112,6 +112,6 @@ class LaProp:
 
 def _move(values: list[Tensor], targets: Sequence[Tensor], share: float | Tensor) -> None:
     """values += share * (targets - values), in place; `share` may be a tensor on the device."""
-    delta = torch._foreach_sub(targets, values)  # noqa: SLF001
-    torch._foreach_mul_(delta, share)  # noqa: SLF001
-    torch._foreach_add_(values, delta)  # noqa: SLF001
+    delta = torch._foreach_sub(targets, values)
+    torch._foreach_mul_(delta, share)
+    torch._foreach_add_(values, delta)
