@@ -81,7 +81,7 @@ class OnlineLoop:
         rows: What the environments showed last and the agent has not answered.
         start_steps: Environment steps that were in the buffer before the loop.
         vector_steps, env_steps, updates: Counters; `env_steps` counts rows.
-        best: Best validation return so far.
+        score, best: Last and best validation return.
         history: One row per log interval or validation, for curves.
         recent: Returns of the last 20 training episodes.
     """
@@ -98,6 +98,7 @@ class OnlineLoop:
     vector_steps: int = 0
     env_steps: int = 0
     updates: int = 0
+    score: float = -float("inf")
     best: float = -float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
@@ -199,16 +200,16 @@ class OnlineLoop:
             seed=self.config.eval_seed,
             choice=self.config.eval_policy,
         )
-        score = mean_return(episodes)
+        self.score = mean_return(episodes)
         # A tie goes to the later one, which has learned from more.
-        if score >= self.best:
-            self.best = score
+        if self.score >= self.best:
+            self.best = self.score
             hooks.on_best()
-        self._log(hooks, {"validation/return": score, "validation/best": self.best})
+        self._log(hooks, {"validation/return": self.score, "validation/best": self.best})
 
     def _log(self, hooks: Hooks, row: dict[str, float]) -> None:
         self.history.append({"env_step": self.env_steps, "update": self.updates} | row)
         hooks.on_metrics(self.env_steps, row)
 
 
-COUNTERS = ("start_steps", "vector_steps", "env_steps", "updates", "best")
+COUNTERS = ("start_steps", "vector_steps", "env_steps", "updates", "score", "best")

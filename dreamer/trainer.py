@@ -76,7 +76,8 @@ class DreamerV3Trainer:
 
     Args:
         spec: Observations and actions.
-        world_model, imagination, policy: What is tuned about each part.
+        world_model, imagination, policy: What is tuned about each part. Without the last two only
+            the world model exists and can be pretrained.
         seed: Of weights and noise.
         device: Where everything lives.
 
@@ -88,29 +89,25 @@ class DreamerV3Trainer:
         spec: EnvSpec,
         *,
         world_model: WorldModelConfig,
-        imagination: ImaginationConfig,
-        policy: PolicyConfig,
+        imagination: ImaginationConfig | None = None,
+        policy: PolicyConfig | None = None,
         seed: int,
         device: torch.device,
     ) -> None:
         self.imagination, self.policy = imagination, policy
         self.device = device
         self.noise = Noise(seed, device)
-        units = SIZES[world_model.size].units
         self.model = MultimodalWorldModel(spec, world_model, seed).to(device)
-        self.behavior = ActorCritic(self.model.feat_dim, units, spec.action, policy, seed).to(device)
-        self.optimizer = LaProp(
-            {
-                "world": list(self.model.parameters()),
-                "actor": list(self.behavior.actor.parameters()),
-                "critic": list(self.behavior.critic.head.parameters()),
-            }
-        )
-        self.rates = {
-            "world": world_model.world_lr,
-            "actor": policy.actor_lr,
-            "critic": policy.critic_lr,
-        }
+        groups = {"world": list(self.model.parameters())}
+        self.rates = {"world": world_model.world_lr}
+        if policy is not None:
+            units = SIZES[world_model.size].units
+            behavior = ActorCritic(self.model.feat_dim, units, spec.action, policy, seed)
+            self.behavior = behavior.to(device)
+            groups["actor"] = list(self.behavior.actor.parameters())
+            groups["critic"] = list(self.behavior.critic.head.parameters())
+            self.rates |= {"actor": policy.actor_lr, "critic": policy.critic_lr}
+        self.optimizer = LaProp(groups)
         # One flag on the device collects finiteness; the host reads it when it logs.
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
@@ -153,21 +150,23 @@ class DreamerV3Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, normalisers and optimiser statistics as nested dicts of tensors and numbers."""
-        return {
+        state = {
             "model": dict(self.model.state_dict()),
-            "behavior": dict(self.behavior.state_dict()),
             "optimizer": self.optimizer.state_dict(),
         }
+        return state if self.policy is None else state | {"behavior": dict(self.behavior.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave.
+        """Restore what `state_dict` gave; the state of a pretrained world model leaves behaviour as
+        it is.
 
         Raises:
             CheckpointError: If names or shapes are of another configuration.
         """
         try:
             self.model.load_state_dict(state["model"])
-            self.behavior.load_state_dict(state["behavior"])
+            if "behavior" in state:
+                self.behavior.load_state_dict(state["behavior"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, KeyError) as error:
             reason = str(error).strip().splitlines()[-1].strip()

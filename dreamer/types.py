@@ -11,7 +11,7 @@ Legend of shapes, used everywhere:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -109,6 +109,18 @@ class EnvSpec(NamedTuple):
 
     obs: dict[str, ObsSpec]
     action: ActionSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON can hold, for manifests and saved agents."""
+        obs = {key: asdict(spec) for key, spec in self.obs.items()}
+        return {"obs": obs, "action": asdict(self.action)}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> EnvSpec:
+        """Inverse of `to_json`; keys come back sorted."""
+        obs = {k: ObsSpec(**v | {"shape": tuple(v["shape"])}) for k, v in sorted(raw["obs"].items())}
+        action = raw["action"]
+        return cls(obs, ActionSpec(kind=action["kind"], sizes=tuple(action["sizes"])))
 
 
 class LatentState(NamedTuple):

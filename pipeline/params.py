@@ -23,6 +23,7 @@ import yaml
 from dreamer.behavior.actor_critic import PolicyConfig
 from dreamer.envs.make import EnvConfig
 from dreamer.loop import TrainConfig
+from dreamer.pretraining import PretrainConfig
 from dreamer.replay.buffer import ReplayConfig
 from dreamer.trainer import OptimizerConfig
 from dreamer.types import ConfigError, check_range
@@ -353,21 +354,6 @@ class CollectConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         check_range("steps", self.steps, 1, 10**9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """The stage `pretrain`.
-
-    Attributes:
-        updates: World-model updates on the collected episodes.
-    """
-
-    updates: int
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_range("updates", self.updates, 0, 10**9)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,10 @@ class Noise:
         self.seed = seed
         self.device = device
 
+    def child(self, name: str) -> int:
+        """31-bit seed of something that draws for itself, such as a set of environments."""
+        return derive_seed(self.seed, name) >> 32
+
     def uniform(self, stream: str, index: int, shape: tuple[int, ...]) -> Tensor:
         """Float32 in [0, 1)."""
         return torch.rand(shape, generator=self._generator(stream, index), device=self.device)

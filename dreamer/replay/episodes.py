@@ -13,14 +13,14 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dreamer.replay.rows import check_rows, row_fields
-from dreamer.types import ActionSpec, DataError, EnvSpec, ObsSpec, Rows
+from dreamer.types import DataError, EnvSpec, Rows
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -115,7 +115,7 @@ def read_episodes(directory: Path) -> tuple[EnvSpec, Iterator[Episode]]:
     for shard in manifest["shards"]:
         if not (directory / shard["file"]).is_file():
             raise DataError(f"{directory / shard['file']}: episode shard is missing")
-    spec = _spec_from_json(manifest["spec"])
+    spec = EnvSpec.from_json(manifest["spec"])
     return spec, _read_shards(directory, manifest["shards"], spec)
 
 
@@ -169,10 +169,7 @@ def _manifest_bytes(shards: list[dict[str, Any]], spec: EnvSpec) -> bytes:
     totals = {key: sum(shard[key] for shard in shards) for key in ("episodes", "rows", "steps")}
     manifest = {
         "format": _FORMAT,
-        "spec": {
-            "obs": {key: asdict(obs) for key, obs in spec.obs.items()},
-            "action": asdict(spec.action),
-        },
+        "spec": spec.to_json(),
         "shards": [{k: v for k, v in shard.items() if k != "return_sum"} for shard in shards],
         **totals,
         "return_mean": sum(shard["return_sum"] for shard in shards) / totals["episodes"],
@@ -207,12 +204,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest["format"] != _FORMAT:
         raise DataError(f"{path}: format {manifest['format']!r}, needed {_FORMAT}")
     return manifest
-
-
-def _spec_from_json(spec: Mapping[str, Any]) -> EnvSpec:
-    obs = {k: ObsSpec(**v | {"shape": tuple(v["shape"])}) for k, v in sorted(spec["obs"].items())}
-    action = spec["action"]
-    return EnvSpec(obs, ActionSpec(kind=action["kind"], sizes=tuple(action["sizes"])))
 
 
 def _read_shards(directory: Path, shards: list[dict[str, Any]], spec: EnvSpec) -> Iterator[Episode]:

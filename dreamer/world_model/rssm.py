@@ -55,6 +55,11 @@ SIZES = {
 }
 
 
+def latent_fields(size: Size) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and numpy dtype of one packed latent, as the buffer wants them."""
+    return {"deter": ((size.deter,), "float16"), "stoch": ((size.groups,), "uint8")}
+
+
 class Observed(NamedTuple):
     """Scan over replayed sequences, time first: deter (T, B, D), stoch (T, B, C * S) flat class-major
     one-hots with straight-through gradient, post and prior probabilities (T, B, C, S)."""
@@ -218,10 +223,6 @@ class RSSM(nn.Module):
         """Compact latents for the buffer: deter (..., D) float16, stoch (..., S) uint8 indices."""
         index = state.stoch.detach().transpose(-1, -2).argmax(-2)
         return {"deter": state.deter.detach().half(), "stoch": index.to(torch.uint8)}
-
-    def latent_fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and numpy dtype of one packed latent, as the buffer wants them."""
-        return {"deter": ((self.size.deter,), "float16"), "stoch": ((self.size.groups,), "uint8")}
 
     def unpack(self, latents: Mapping[str, Tensor]) -> LatentState:
         """Inverse of `pack` for any leading shape: deter (..., D), stoch (..., S, C)."""

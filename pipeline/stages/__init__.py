@@ -1,0 +1,1 @@
+"""The four DVC stages: collect, pretrain, train, evaluate."""

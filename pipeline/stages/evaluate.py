@@ -1,0 +1,98 @@
+"""Stage `evaluate`: episodes with seeds used nowhere else, figures and pictures.
+
+Reads models/agent; writes reports/evaluate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from dreamer.envs.vector import EpisodeStats
+from dreamer.evaluation import play_episodes
+from dreamer.nn.noise import Noise
+from dreamer.saved_agent import SavedAgent, load_agent
+from pipeline.params import EvaluateConfig, Params
+from pipeline.report import (
+    frame_strip,
+    imagined_against_real,
+    record_episode,
+    summarise,
+    write_csv,
+    write_json,
+)
+from pipeline.stages.command import main
+from pipeline.stages.session import Session
+
+PICTURE_STEPS = 500
+
+
+def run(params: Params, session: Session) -> None:
+    """Evaluate the best and the last agent; the best one is the one delivered."""
+    reports = session.workspace.reports("evaluate")
+    best = load_agent(session.workspace.agent / "best", session.device)
+    last = load_agent(session.workspace.agent / "last", session.device)
+    config = params.evaluate
+    episodes, last_episodes = play(best, config), play(last, config)
+    metrics = summary(episodes, config.seed)
+    ending = summary(last_episodes, config.seed)
+    metrics |= {f"last/{name}": value for name, value in ending.items()}
+    write_json(reports / "metrics.json", metrics)
+    write_csv(reports / "episodes.csv", [row_of(e) for e in episodes])
+    pictures(best, config, reports, session.device)
+    step = int(best.facts["env_step"])
+    session.tracker.metrics(step, metrics)
+    session.tracker.artifact(reports, "reports")
+    session.summary.metrics(step, metrics)
+    session.summary.artifact(reports, "reports")
+    session.summary.model(session.workspace.agent / "best", "model")
+
+
+def play(agent: SavedAgent, config: EvaluateConfig) -> list[EpisodeStats]:
+    """Play `evaluate.episodes` episodes, `evaluate.num_envs` side by side."""
+    env = dataclasses.replace(agent.env, num_envs=config.num_envs)
+    return play_episodes(
+        agent.model,
+        agent.behavior.actor,
+        env,
+        episodes=config.episodes,
+        seed=config.seed,
+        choice=config.policy,
+    )
+
+
+def summary(episodes: list[EpisodeStats], seed: int) -> dict[str, float]:
+    """Figures of a set of episodes."""
+    return summarise([e.ret for e in episodes], [e.length for e in episodes], seed)
+
+
+def row_of(episode: EpisodeStats) -> dict[str, float]:
+    """One line of the per-episode table."""
+    return {
+        "env": episode.env,
+        "episode": episode.episode,
+        "episode/return": episode.ret,
+        "episode/length": episode.length,
+    }
+
+
+def pictures(agent: SavedAgent, config: EvaluateConfig, reports: Path, device: torch.device) -> None:
+    """Imagined against real observations, and frames where the environment can draw itself."""
+    recording = record_episode(
+        agent.model,
+        agent.behavior.actor,
+        agent.env,
+        seed=config.seed,
+        choice=config.policy,
+        max_steps=PICTURE_STEPS,
+    )
+    noise = Noise(config.seed, device)
+    imagined_against_real(reports / "imagined.png", agent.model, recording, noise=noise)
+    if recording.frames is not None:
+        frame_strip(reports / "frames.png", recording)
+
+
+if __name__ == "__main__":
+    main("evaluate", run)

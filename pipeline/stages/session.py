@@ -1,0 +1,214 @@
+"""What every stage runs in: its place on disk, device, scratch folder and tracked run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamer import checkpoint
+from dreamer.types import ConfigError
+from pipeline.closure import ROOT, import_closure
+from pipeline.params import Params, Raw, leaves, sections, subset
+from pipeline.scratch import Scratch, fingerprint
+from pipeline.tracking import RunIdentity, Tracker, git_commit, project_root
+
+log = logging.getLogger(__name__)
+
+EXPERIMENT = "dreamer"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a pipeline reads and writes: the repository, or the folder of one `dreamer train`."""
+
+    root: Path
+
+    @property
+    def episodes(self) -> Path:
+        """Collected episodes."""
+        return self.root / "data" / "episodes"
+
+    @property
+    def world_model(self) -> Path:
+        """Pretrained world model with its optimiser state."""
+        return self.root / "models" / "world_model"
+
+    @property
+    def agent(self) -> Path:
+        """Trained agent: `best` by validation, and `last`."""
+        return self.root / "models" / "agent"
+
+    def reports(self, stage: str) -> Path:
+        """Tables and pictures of a stage."""
+        return self.root / "reports" / stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage as `dvc.yaml` declares it.
+
+    Attributes:
+        params: Sections and keys that it reads. deps, outs: Paths relative to the workspace.
+    """
+
+    params: tuple[str, ...]
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+
+
+STAGES = {
+    "collect": Stage(params=("seed", "env", "collect"), deps=(), outs=("data/episodes",)),
+    "pretrain": Stage(
+        params=("seed", "device", "runtime", "replay", "world_model", "optimizer", "pretrain"),
+        deps=("data/episodes",),
+        outs=("models/world_model", "reports/pretrain"),
+    ),
+    "train": Stage(
+        params=(
+            "seed",
+            "device",
+            "runtime",
+            "env",
+            "replay",
+            "world_model",
+            "imagination",
+            "policy",
+            "optimizer",
+            "train",
+        ),
+        deps=("data/episodes", "models/world_model"),
+        outs=("models/agent", "reports/train"),
+    ),
+    "evaluate": Stage(
+        params=("device", "runtime", "evaluate"),
+        deps=("models/agent",),
+        outs=("reports/evaluate",),
+    ),
+}
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A running stage.
+
+    Attributes:
+        workspace: Where it reads and writes.
+        device: Where tensors live.
+        scratch: Folder of checkpoints, and whether the stage should stop.
+        tracker: The tracked run. summary: The run of the whole pipeline, for final figures.
+    """
+
+    workspace: Workspace
+    device: torch.device
+    scratch: Scratch
+    tracker: Tracker
+    summary: Tracker
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of this stage's checkpoints."""
+        return self.scratch.path / "checkpoints"
+
+    def resume(self) -> dict[str, Any] | None:
+        """State of the newest readable checkpoint, or None to start anew."""
+        latest = checkpoint.read_latest(self.checkpoints)
+        if latest is None:
+            return None
+        step, tensors, meta = latest
+        log.info("Resuming after step %d", step)
+        return checkpoint.unflatten(tensors, meta["state"])
+
+    def save_if_due(
+        self,
+        step: int,
+        seconds: float,
+        state: Callable[[], dict[str, Any]],
+        stored: Callable[[], None],
+    ) -> None:
+        """Checkpoint every so many seconds; when asked to stop, checkpoint and leave.
+
+        Args:
+            step: Number of the checkpoint. seconds: Wall-clock time between checkpoints.
+            state: Makes the state. stored: Called once it is on the disk.
+
+        Raises:
+            Interrupted: After a signal, once the checkpoint is written.
+        """
+        stopping = self.scratch.stop_requested
+        if not stopping and time.monotonic() - self.saved_at < seconds:
+            return
+        tensors, meta = checkpoint.flatten(state())
+        checkpoint.write_step(self.checkpoints, step, tensors, {"state": meta})
+        stored()
+        self.saved_at = time.monotonic()
+        if stopping:
+            raise self.scratch.interrupted()
+
+
+def fingerprint_of(name: str, raw: Raw, workspace: Workspace) -> str:
+    """Fingerprint of a stage: its parameters, its inputs and its code."""
+    stage = STAGES[name]
+    code = [ROOT / path for path in import_closure(f"pipeline.stages.{name}")]
+    inputs = [workspace.root / path for path in stage.deps]
+    return fingerprint(name, subset(raw, stage.params), inputs, code)
+
+
+def pipeline_key(raw: Raw) -> str:
+    """Key of the run that all stages of one pipeline belong to: parameters and code."""
+    code = sorted({path for name in STAGES for path in import_closure(f"pipeline.stages.{name}")})
+    hashes = [hashlib.sha256((ROOT / path).read_bytes()).hexdigest() for path in code]
+    text = json.dumps([EXPERIMENT, raw, hashes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def open_session(name: str, params: Params, raw: Raw, workspace: Workspace) -> Iterator[Session]:
+    """Run a stage: lock its scratch folder, track it, and clean up after success.
+
+    Args:
+        name: Of the stage. params, raw: The same parameters, built and as read.
+    """
+    device = prepare(params) if "runtime" in STAGES[name].params else torch.device("cpu")
+    key = fingerprint_of(name, raw, workspace)
+    root = project_root(workspace.root)
+    parent = pipeline_key(raw)
+    tags = {"stage": name, "env": str(raw["env"]["id"])} | git_commit(ROOT)
+    own = RunIdentity(EXPERIMENT, f"{name}-{key[:32]}", name, parent, tags)
+    label = f"{raw['env']['id']} seed {raw['seed']}"
+    whole = RunIdentity(EXPERIMENT, parent, label, None, {"stage": "pipeline"} | git_commit(ROOT))
+    runs = root / ".runs"
+    with (
+        Scratch(name, key, workspace.root) as scratch,
+        Tracker(runs / own.key, own, root=root) as tracker,
+        Tracker(runs / whole.key, whole, root=root) as summary,
+    ):
+        tracker.params(dict(leaves(subset(raw, STAGES[name].params))))
+        summary.params(dict(leaves(raw)))
+        yield Session(
+            workspace=workspace, device=device, scratch=scratch, tracker=tracker, summary=summary
+        )
+        scratch.done()
+
+
+def prepare(params: Params) -> torch.device:
+    """Set threads and determinism, choose the device.
+
+    Raises:
+        ConfigError: If CUDA is asked for and there is none.
+    """
+    torch.set_num_threads(params.runtime.threads)
+    torch.use_deterministic_algorithms(True)
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device", "cuda", "cpu or auto: no CUDA device is visible here")
+    cuda = params.device == "cuda" or (params.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if cuda else "cpu")
