@@ -3,8 +3,8 @@
 Keeping the rate outside makes the step `-rate * direction` linear in the rate, which the
 meta-gradient relies on, and lets warm-up and decay act at once.
 
-Source: Ziyin et al. 2020 (arXiv 2002.04839, LaProp), Brock et al. 2021 (arXiv 2102.06171, AGC, here per
-tensor), constants of the official DreamerV3 code.
+Source: Ziyin et al. 2020 (arXiv 2002.04839, LaProp), Brock et al. 2021 (arXiv 2102.06171, AGC,
+here per tensor), constants of the official DreamerV3 code.
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ BETA_RMS = 0.999
 BETA_MOMENTUM = 0.9
 EPS = 1e-20
 
+Tensors = list[Tensor] | tuple[Tensor, ...]  # what the foreach functions take
+
 
 def clip_gradients(params: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor]:
-    """Scale each gradient tensor so that its norm is at most 0.3 * max(1e-3, norm of its parameter)."""
-    norms = torch._foreach_norm(grads)
-    limits = torch._foreach_norm(params)
-    torch._foreach_clamp_min_(limits, CLIP_FLOOR)
-    torch._foreach_mul_(limits, CLIP)
-    torch._foreach_div_(norms, limits)
-    torch._foreach_clamp_min_(norms, 1.0)
-    return list(torch._foreach_div(grads, norms))
+    """Scale each gradient tensor to a norm of at most 0.3 * max(1e-3, norm of its parameter)."""
+    return _clip(params, grads, torch.stack(torch._foreach_norm(grads)))
+
+
+def _clip(params: Sequence[Tensor], grads: Sequence[Tensor], norms: Tensor) -> list[Tensor]:
+    limits = CLIP * torch.stack(torch._foreach_norm(params)).clamp_min_(CLIP_FLOOR)
+    excess = (norms / limits).clamp_min_(1.0)
+    return list(torch._foreach_div(grads, list(excess.unbind())))
 
 
 class LaProp:
     """One optimiser with named parameter groups that may step at different times.
+
+    The statistics of a group are one flat vector: a step is a dozen operations on it, and not on
+    each of many small tensors.
 
     Args:
         groups: name -> parameters; a parameter belongs to one group only.
@@ -42,8 +47,8 @@ class LaProp:
 
     def __init__(self, groups: Mapping[str, Sequence[nn.Parameter]]) -> None:
         self.params = {name: list(params) for name, params in groups.items()}
-        self.square = {k: [torch.zeros_like(p) for p in v] for k, v in self.params.items()}
-        self.momentum = {k: [torch.zeros_like(p) for p in v] for k, v in self.params.items()}
+        self.square = {name: _zeros(params) for name, params in self.params.items()}
+        self.momentum = {name: _zeros(params) for name, params in self.params.items()}
         self.steps = dict.fromkeys(self.params, 0)
 
     def zero_grad(self) -> None:
@@ -70,48 +75,53 @@ class LaProp:
     def _step_group(self, name: str, rate: float | Tensor, gate: Tensor | None) -> Tensor:
         params = self.params[name]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-        norm = torch.stack(torch._foreach_norm(grads)).norm()
-        clipped = clip_gradients(params, grads)
+        norms = torch.stack(torch._foreach_norm(grads))
+        clipped = torch.cat([grad.flatten() for grad in _clip(params, grads, norms)])
         share = 1.0 if gate is None else gate
-        direction = self._direction(name, clipped, share)
-        torch._foreach_mul_(direction, -rate * share)
-        torch._foreach_add_(params, direction)
-        return norm
+        move = self._direction(name, clipped, share).mul_(-rate * share)
+        torch._foreach_add_(params, _split(move, params))
+        return norms.norm()
 
-    def _direction(self, name: str, grads: list[Tensor], share: float | Tensor) -> list[Tensor]:
+    def _direction(self, name: str, grad: Tensor, share: float | Tensor) -> Tensor:
         square, momentum = self.square[name], self.momentum[name]
         self.steps[name] += 1
         step = self.steps[name]
-        _move(square, torch._foreach_mul(grads, grads), (1.0 - BETA_RMS) * share)
-        root = torch._foreach_div(square, 1.0 - BETA_RMS**step)
-        torch._foreach_sqrt_(root)
-        torch._foreach_add_(root, EPS)
-        _move(momentum, torch._foreach_div(grads, root), (1.0 - BETA_MOMENTUM) * share)
-        return list(torch._foreach_div(momentum, 1.0 - BETA_MOMENTUM**step))
+        square.lerp_(grad.square(), (1.0 - BETA_RMS) * share)
+        root = (square / (1.0 - BETA_RMS**step)).sqrt_().add_(EPS)
+        momentum.lerp_(grad.div_(root), (1.0 - BETA_MOMENTUM) * share)
+        return momentum / (1.0 - BETA_MOMENTUM**step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Statistics and step counts per group; tensors are the live ones."""
+        """Statistics per parameter and step counts per group; tensors are the live ones."""
         return {
             name: {
-                "square": {str(i): t for i, t in enumerate(self.square[name])},
-                "momentum": {str(i): t for i, t in enumerate(self.momentum[name])},
+                "square": _numbered(_split(self.square[name], params)),
+                "momentum": _numbered(_split(self.momentum[name], params)),
                 "steps": self.steps[name],
             }
-            for name in self.params
+            for name, params in self.params.items()
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy statistics of the groups named in `state`; other groups stay as they are."""
+        own = self.state_dict()
         for name, group in state.items():
-            for own, saved in ((self.square, "square"), (self.momentum, "momentum")):
-                for index, tensor in enumerate(own[name]):
-                    tensor.copy_(group[saved][str(index)])
+            for statistic in ("square", "momentum"):
+                for index, tensor in own[name][statistic].items():
+                    tensor.copy_(group[statistic][index])
             self.steps[name] = group["steps"]
 
 
-def _move(values: list[Tensor], targets: Sequence[Tensor], share: float | Tensor) -> None:
-    """values += share * (targets - values), in place; `share` may be a tensor on the device."""
-    delta = torch._foreach_sub(targets, values)
-    torch._foreach_mul_(delta, share)
-    torch._foreach_add_(values, delta)
+def _zeros(params: Sequence[Tensor]) -> Tensor:
+    return torch.cat([torch.zeros_like(param).flatten() for param in params])
+
+
+def _split(flat: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    """Views of a flat vector, shaped like the parameters."""
+    parts = flat.split([param.numel() for param in params])
+    return [part.view_as(param) for part, param in zip(parts, params, strict=True)]
+
+
+def _numbered(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {str(index): tensor for index, tensor in enumerate(tensors)}
