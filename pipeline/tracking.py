@@ -60,7 +60,11 @@ MAX_METRICS, MAX_PAIRS = 1000, 100  # of one log_batch call, a limit of MLflow's
 MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0  # seconds between attempts while the server is away
 REJECTED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}  # would fail again however often it is sent
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 

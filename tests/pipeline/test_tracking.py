@@ -39,7 +39,8 @@ def directory(root, key="k1"):
 
 
 def open_tracker(root, key="k1", parent=None, **tags):
-    return Tracker(directory(root, key), identity(key, parent, **tags), root=root, interval=0.1)
+    run = identity(key, parent, **tags)
+    return Tracker(directory(root, key), run, root=root, interval=0.1, exit_wait=60)
 
 
 def record(root, *steps, key="k1", value=float, rewind=None):
@@ -211,10 +212,12 @@ def test_a_database_that_cannot_be_opened_fails_within_seconds(root, monkeypatch
 
 def test_a_database_that_somebody_holds_fails_within_seconds(root):
     record(root, 1)
+    start = time.monotonic()
     with closing(sqlite3.connect(root / "mlflow.db")) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TrackingError, match="database is locked"):
             upload(root)
+    assert time.monotonic() - start < 15  # MLflow alone waits for 20 seconds, and again
     upload(root)
     assert curve(root) == [(1, 1.0)]
 

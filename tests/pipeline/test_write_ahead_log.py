@@ -174,6 +174,12 @@ def test_a_repeated_run_from_the_beginning_adds_nothing(tmp_path):
     assert len(kept(tmp_path)) == 8
 
 
+def test_a_new_process_alone_means_that_values_may_come_again(tmp_path):
+    log_of(tmp_path, ("start", {}), metrics(0, a=1.0), metrics(1, a=2.0), ("start", {}))
+    log_of(tmp_path, metrics(0, a=1.0), metrics(1, a=2.0), metrics(2, a=3.0))
+    assert kept(tmp_path) == [("a", 0, 1.0), ("a", 1, 2.0), ("a", 2, 3.0)]
+
+
 def test_without_a_restart_every_value_counts():
     relogged = Relogged()
     assert [len(relogged.fresh(7, {"a": 1.0})) for _ in range(3)] == [1, 1, 1]
