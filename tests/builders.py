@@ -1,0 +1,163 @@
+"""Small specs, configurations and batches for tests of the agent; every value can be changed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional
+
+from dreamer.behavior.actor_critic import PolicyConfig
+from dreamer.trainer import DreamerV3Trainer
+from dreamer.types import ActionSpec, Batch, EnvSpec, LatentState, ObsSpec
+from dreamer.world_model.imagination import ImaginationConfig
+from dreamer.world_model.model import MultimodalWorldModel, WorldModelConfig
+from dreamer.world_model.rssm import SIZES, Size
+
+CPU = torch.device("cpu")
+# Eight blocks of two units, and class and group counts that differ, so that a mix-up shows.
+SMALL = Size(deter=16, hidden=12, groups=3, classes=4, depth=2, units=10)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def vector_spec(*sizes, discrete=(), continuous=0, **more):
+    """Keys v0, v1, ... of the given lengths, other keys by name, and an action."""
+    obs = {
+        f"v{i}": ObsSpec(shape=(n,), dtype="float32", kind="vector") for i, n in enumerate(sizes)
+    }
+    kind = "discrete" if discrete else "continuous"
+    return EnvSpec(obs | more, ActionSpec(kind=kind, sizes=tuple(discrete) or (continuous,)))
+
+
+def vector(*shape):
+    return ObsSpec(shape=shape, dtype="float32", kind="vector")
+
+
+def image(height, width, channels=3):
+    return ObsSpec(shape=(height, width, channels), dtype="uint8", kind="image")
+
+
+def categorical(*shape, classes):
+    return ObsSpec(shape=shape, dtype="int32", kind="categorical", classes=classes)
+
+
+def world_config(**changes):
+    values = {
+        "size": "tiny",
+        "kl_scale": 1.0,
+        "free_nats": 1.0,
+        "recon_scale": 1.0,
+        "discount_horizon": 333.0,
+        "world_lr": 1e-3,
+        "embed_dim": "auto",
+    }
+    return WorldModelConfig(**values | changes)
+
+
+def policy_config(**changes):
+    values = {
+        "actor": "ppo",
+        "clip_ratio": 0.2,
+        "epochs": 2,
+        "minibatches": 2,
+        "target_kl": 1e6,
+        "entropy_scale": 3e-4,
+        "actor_lr": 3e-4,
+        "critic_lr": 3e-4,
+    }
+    return PolicyConfig(**values | changes)
+
+
+def small_model(spec, monkeypatch, size=SMALL, seed=0, **changes):
+    """A world model of widths that no named size has."""
+    monkeypatch.setitem(SIZES, "tiny", size)
+    return MultimodalWorldModel(spec, world_config(**changes), seed)
+
+
+def make_trainer(spec, *, seed=0, horizon=3, starts="all", world=None, **policy):
+    return DreamerV3Trainer(
+        spec,
+        world_model=world_config(**world or {}),
+        imagination=ImaginationConfig(horizon=horizon, starts=starts),
+        policy=policy_config(**policy),
+        seed=seed,
+        device=CPU,
+    )
+
+
+def random_obs(spec, lead, seed=0):
+    """key -> (*lead, *shape) random observations in their own dtypes."""
+    source, obs = generator(seed), {}
+    for key, each in spec.obs.items():
+        shape = (*lead, *each.shape)
+        if each.kind == "vector":
+            obs[key] = torch.randn(shape, generator=source)
+        else:
+            high = 256 if each.kind == "image" else each.classes
+            dtype = torch.uint8 if each.kind == "image" else torch.int32
+            obs[key] = torch.randint(0, high, shape, generator=source, dtype=dtype)
+    return obs
+
+
+def random_action(spec, lead, seed=0):
+    """(*lead, A) normals, or concatenated one-hots."""
+    source = generator(seed)
+    if spec.action.kind == "continuous":
+        return torch.randn(*lead, spec.action.dim, generator=source)
+    parts = [
+        functional.one_hot(torch.randint(0, n, lead, generator=source), n).float()
+        for n in spec.action.sizes
+    ]
+    return torch.cat(parts, -1)
+
+
+def random_batch(spec, batch=2, steps=5, *, model=None, seed=0, **changes):
+    """Sequences without episode ends, starting from the zero state of `model` (or of `tiny`)."""
+    flags = torch.zeros(batch, steps, dtype=torch.bool)
+    size = SIZES["tiny"] if model is None else model.rssm.size
+    zeros = torch.zeros(batch, size.deter), torch.zeros(batch, size.groups, size.classes)
+    values = {
+        "obs": random_obs(spec, (batch, steps), seed),
+        "action": random_action(spec, (batch, steps), seed + 1),
+        "prev_action": random_action(spec, (batch, steps), seed + 2),
+        "reward": torch.randn(batch, steps, generator=generator(seed + 3)),
+        "is_first": flags,
+        "is_last": flags,
+        "is_terminal": flags,
+    }
+    return Batch(**{"state": LatentState(*zeros)} | values | changes)
+
+
+def random_latents(size, lead, seed=0):
+    """deter (*lead, D) in [-1, 1] and flat class-major one-hots (*lead, C * S)."""
+    source = generator(seed)
+    deter = torch.rand(*lead, size.deter, generator=source) * 2 - 1
+    index = torch.randint(0, size.classes, (*lead, size.groups), generator=source)
+    stoch = functional.one_hot(index, size.classes).float().transpose(-1, -2).flatten(-2)
+    return deter, stoch
+
+
+def snapshot(tree):
+    """Copy of nested dicts with every tensor cloned."""
+    if isinstance(tree, dict):
+        return {key: snapshot(value) for key, value in tree.items()}
+    return tree.clone() if isinstance(tree, torch.Tensor) else tree
+
+
+def assert_same(one, other, where="state"):
+    """Nested dicts, equal to the bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other or (math.isnan(one) and math.isnan(other)), where
+
+
+def num_trainable(*modules):
+    return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
