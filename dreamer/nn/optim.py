@@ -24,12 +24,12 @@ EPS = 1e-20
 Tensors = list[Tensor] | tuple[Tensor, ...]  # what the foreach functions take
 
 
-def clip_gradients(params: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor]:
+def clip_gradients(params: Tensors, grads: Tensors) -> list[Tensor]:
     """Scale each gradient tensor to a norm of at most 0.3 * max(1e-3, norm of its parameter)."""
     return _clip(params, grads, torch.stack(torch._foreach_norm(grads)))
 
 
-def _clip(params: Sequence[Tensor], grads: Sequence[Tensor], norms: Tensor) -> list[Tensor]:
+def _clip(params: Tensors, grads: Tensors, norms: Tensor) -> list[Tensor]:
     limits = CLIP * torch.stack(torch._foreach_norm(params)).clamp_min_(CLIP_FLOOR)
     excess = (norms / limits).clamp_min_(1.0)
     return list(torch._foreach_div(grads, list(excess.unbind())))
@@ -46,10 +46,12 @@ class LaProp:
     """
 
     def __init__(self, groups: Mapping[str, Sequence[nn.Parameter]]) -> None:
-        self.params = {name: list(params) for name, params in groups.items()}
+        self.params: dict[str, list[Tensor]] = {k: list(params) for k, params in groups.items()}
         self.square = {name: _zeros(params) for name, params in self.params.items()}
         self.momentum = {name: _zeros(params) for name, params in self.params.items()}
-        self.steps = dict.fromkeys(self.params, 0)
+        # On the device, since a shut gate does not count: the bias corrections must know how many
+        # gradients the averages have really seen.
+        self.steps = {name: _no_steps(params) for name, params in self.params.items()}
 
     def zero_grad(self) -> None:
         """Forget the gradients of every group."""
@@ -84,8 +86,8 @@ class LaProp:
 
     def _direction(self, name: str, grad: Tensor, share: float | Tensor) -> Tensor:
         square, momentum = self.square[name], self.momentum[name]
-        self.steps[name] += 1
-        step = self.steps[name]
+        self.steps[name] += share
+        step = self.steps[name].clamp_min(1.0)
         square.lerp_(grad.square(), (1.0 - BETA_RMS) * share)
         root = (square / (1.0 - BETA_RMS**step)).sqrt_().add_(EPS)
         momentum.lerp_(grad.div_(root), (1.0 - BETA_MOMENTUM) * share)
@@ -110,11 +112,16 @@ class LaProp:
             for statistic in ("square", "momentum"):
                 for index, tensor in own[name][statistic].items():
                     tensor.copy_(group[statistic][index])
-            self.steps[name] = group["steps"]
+            self.steps[name].copy_(group["steps"])
 
 
 def _zeros(params: Sequence[Tensor]) -> Tensor:
     return torch.cat([torch.zeros_like(param).flatten() for param in params])
+
+
+def _no_steps(params: Sequence[Tensor]) -> Tensor:
+    """() float64, which counts any number of steps exactly, beside the parameters."""
+    return torch.zeros((), dtype=torch.float64, device=params[0].device)
 
 
 def _split(flat: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
