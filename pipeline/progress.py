@@ -127,6 +127,7 @@ class Progress:
         self._live = on_terminal(self._stream)
         self._drawn = False
         self._next = -float("inf")
+        self._numbers: dict[str, float] = {}
         # (seconds, done, updates) of the drawings in the window; the first sets where it began,
         # so that a resumed run does not count what was done before.
         self._seen: deque[tuple[float, int, int]] = deque()
@@ -148,15 +149,18 @@ class Progress:
         Args:
             done: Of `total`, counted from the start of the run and not of the process.
             updates: Training updates made so far, shown as a rate.
-            numbers: Shown as they are named (`**{"return": 150.5}`).
+            numbers: Shown as they are named (`**{"return": 150.5}`), `x_per_s` as `x/s`, until
+                they are given again.
         """
         if not self._live:
             return
+        if numbers:
+            self._numbers |= numbers
         now = self._clock()
         if now < self._next and done < self.total:
             return
         self._next = now + INTERVAL
-        self._draw(now, done, updates, numbers)
+        self._draw(now, done, updates)
 
     def close(self) -> None:
         """Leave the line as it is and go to the next one."""
@@ -165,9 +169,7 @@ class Progress:
             self._stream.flush()
             self._drawn = False
 
-    def _draw(
-        self, now: float, done: int, updates: int | None, numbers: Mapping[str, float]
-    ) -> None:
+    def _draw(self, now: float, done: int, updates: int | None) -> None:
         count = done if updates is None else updates
         while self._seen and now - self._seen[0][0] > WINDOW:
             self._seen.popleft()
@@ -175,7 +177,7 @@ class Progress:
         since, first_done, first_count = self._seen[0]
         share = 100 * done // self.total if self.total > 0 else 100
         parts = [f"{done:,}/{self.total:,} {self.unit}", f"{share}%"]
-        parts += [f"{name} {_plain(value)}" for name, value in numbers.items()]
+        parts += [_named(name, value) for name, value in self._numbers.items()]
         if now > since:
             rated = self.unit if updates is None else "updates"
             parts.append(f"{_plain((count - first_count) / (now - since))} {rated}/s")
@@ -198,6 +200,11 @@ class Progress:
 
 def _level() -> int:
     return logging.DEBUG if on_terminal(sys.stderr) else logging.INFO
+
+
+def _named(name: str, value: float) -> str:
+    rate = name.removesuffix("_per_s")
+    return f"{name} {_plain(value)}" if rate == name else f"{_plain(value)} {rate}/s"
 
 
 def _plain(value: float) -> str:

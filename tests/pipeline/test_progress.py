@@ -84,6 +84,17 @@ def test_the_rate_is_of_the_unit_when_there_are_no_other_updates(stderr):
     assert lines_of(terminal)[-1] == "50/100 updates  50%  12.5 updates/s  4 s left"
 
 
+def test_a_number_stays_until_it_is_given_again():
+    clock, terminal = Clock(), Terminal()
+    progress = Progress(100, "steps", terminal, clock)
+    progress.update(10, length=7, updates_per_s=9.75)
+    progress.update(20, length=8)  # too soon to draw, but not forgotten
+    clock.now += 1000.0
+    progress.update(30)
+    shown = [line.split("  ")[2:4] for line in lines_of(terminal)]
+    assert shown == [["length 7", "9.75 updates/s"], ["length 8", "9.75 updates/s"]]
+
+
 def test_the_line_is_drawn_at_most_five_times_a_second_and_at_the_end():
     clock, terminal = Clock(), Terminal()
     progress = Progress(1000, "updates", terminal, clock)
