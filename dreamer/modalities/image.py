@@ -1,15 +1,19 @@
 """Images: convolution and max-pooling down, sub-pixel convolution up.
 
-A nearest-neighbour upsampling followed by a 5x5 convolution equals a 3x3 convolution to four times the
-channels at the low resolution and a pixel shuffle, with a kernel that sums the 5x5 taps which fall on the
-same low-resolution pixel: 36 instead of 100 multiplications per output, and the same parameters.
+A nearest-neighbour upsampling followed by a 5x5 convolution equals a 3x3 convolution to four times
+the channels at the low resolution and a pixel shuffle, with a kernel that sums the 5x5 taps which
+fall on the same low-resolution pixel: 36 instead of 100 multiplications per output, and the same
+parameters.
 
-Source: layer sizes of the official DreamerV3 code (2024-12 on); arXiv 2301.04104, "World model learning".
+Source: layer sizes of the official DreamerV3 code (2024-12 on); arXiv 2301.04104, "World model
+learning".
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +26,8 @@ CHANNEL_FACTORS = (2, 3, 4, 4)
 KERNEL = 5
 LEAST_RESOLUTION = 3
 BLOCKS = 8
-# Which low-resolution tap (row) each 5-tap kernel position (column) falls on, for even and odd pixels.
+# Which low-resolution tap (row) each of the 5 kernel positions (column) falls on, for even and odd
+# pixels.
 PHASES = (
     ((1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)),
     ((1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)),
@@ -55,7 +60,7 @@ def channels_of(specs: Mapping[str, ObsSpec]) -> tuple[int, int, int]:
 
 
 class Conv(nn.Module):
-    """5x5 convolution weights, zero bias, RMS norm over channels and SiLU (unless it is the last)."""
+    """5x5 convolution, zero bias, RMS norm over channels and SiLU (unless it is the last)."""
 
     def __init__(
         self, inputs: int, outputs: int, generator: torch.Generator, *, last: bool = False
@@ -101,12 +106,12 @@ class ImageEncoder(nn.Module):
         height, width, channels = channels_of(specs)
         stages = stages_of(height, width)
         widths = [channels] + [size.depth * f for f in CHANNEL_FACTORS[:stages]]
-        self.convs = nn.ModuleList(
-            Conv(a, b, generator) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(Conv(a, b, generator) for a, b in pairwise(widths))
         step = 2**stages
         self.pad = (-height % step, -width % step)
-        self.out_dim = widths[-1] * ((height + self.pad[0]) // step) * ((width + self.pad[1]) // step)
+        self.out_dim = (
+            widths[-1] * ((height + self.pad[0]) // step) * ((width + self.pad[1]) // step)
+        )
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
         """key -> (..., height, width, channels) uint8 to (..., out_dim)."""
@@ -137,22 +142,22 @@ class ImageDecoder(nn.Module):
         self.low = (-(-self.height // 2**stages), -(-self.width // 2**stages))
         factors = CHANNEL_FACTORS[:stages]
         self.start = size.depth * factors[-1]
+        # Eight, unless there are fewer stages and the channels do not divide by eight.
+        self.blocks = math.gcd(BLOCKS, self.start)
         cells = self.low[0] * self.low[1] * self.start
-        self.from_deter = BlockLinear(size.deter, cells, BLOCKS, generator)
+        self.from_deter = BlockLinear(size.deter, cells, self.blocks, generator)
         self.stoch_hidden = NormedLinear(feat_dim - size.deter, 2 * size.units, generator)
         self.from_stoch = Linear(2 * size.units, cells, generator)
         self.norm = RMSNorm(self.start)
         widths = [self.start, *(size.depth * f for f in factors[-2::-1])]
-        self.convs = nn.ModuleList(
-            Conv(a, b, generator) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(Conv(a, b, generator) for a, b in pairwise(widths))
         self.convs.append(Conv(widths[-1], channels, generator, last=True))
 
     def forward(self, feat: Tensor) -> dict[str, Tensor]:
         """(..., F) -> key -> (..., height, width, channels) in [0, 1]."""
         flat = feat.flatten(0, -2)
         deter, stoch = flat[:, : self.deter], flat[:, self.deter :]
-        spread = self.from_deter(deter).view(len(flat), BLOCKS, *self.low, -1)
+        spread = self.from_deter(deter).view(len(flat), self.blocks, *self.low, -1)
         x = spread.permute(0, 2, 3, 1, 4).reshape(len(flat), *self.low, self.start)
         x = x + self.from_stoch(self.stoch_hidden(stoch)).view_as(x)
         x = functional.silu(self.norm(x))
