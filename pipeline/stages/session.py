@@ -17,7 +17,7 @@ import torch
 from dreamer import checkpoint
 from dreamer.types import ConfigError
 from pipeline.closure import ROOT, import_closure
-from pipeline.params import Params, Raw, leaves, sections, subset
+from pipeline.params import Params, Raw, leaves, subset
 from pipeline.scratch import Scratch, fingerprint
 from pipeline.tracking import RunIdentity, Tracker, git_commit, project_root
 
@@ -28,9 +28,14 @@ EXPERIMENT = "dreamer"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a pipeline reads and writes: the repository, or the folder of one `dreamer train`."""
+    """Where a pipeline reads and writes: the repository, or the folder of one `dreamer train`.
+
+    Attributes:
+        root: The folder. project: Where runs are tracked, if that is another one.
+    """
 
     root: Path
+    project: Path | None = None
 
     @property
     def episodes(self) -> Path:
@@ -180,7 +185,7 @@ def open_session(name: str, params: Params, raw: Raw, workspace: Workspace) -> I
     """
     device = prepare(params) if "runtime" in STAGES[name].params else torch.device("cpu")
     key = fingerprint_of(name, raw, workspace)
-    root = project_root(workspace.root)
+    root = project_root(workspace.project or workspace.root)
     parent = pipeline_key(raw)
     tags = {"stage": name, "env": str(raw["env"]["id"])} | git_commit(ROOT)
     own = RunIdentity(EXPERIMENT, f"{name}-{key[:32]}", name, parent, tags)
