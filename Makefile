@@ -81,7 +81,7 @@ ui: setup  ## MLflow in the browser at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
 
 bench: setup  ## measure the speed of one update and write it beside the earlier measurements
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.learner --workload W1 && $(BIN)/python -m benchmarks.learner --workload W2 && $(BIN)/python -m benchmarks.replay
 
 evidence: setup  ## runs that show what is learned; finished ones are skipped
 	$(BIN)/python -m benchmarks.evidence

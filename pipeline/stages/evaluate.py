@@ -15,14 +15,9 @@ from dreamer.evaluation import play_episodes
 from dreamer.nn.noise import Noise
 from dreamer.saved_agent import SavedAgent, load_agent
 from pipeline.params import EvaluateConfig, Params
-from pipeline.report import (
-    frame_strip,
-    imagined_against_real,
-    record_episode,
-    summarise,
-    write_csv,
-    write_json,
-)
+from pipeline.report.pictures import frame_strip, imagined_against_real
+from pipeline.report.recording import record_episode
+from pipeline.report.tables import summarise, write_csv, write_json
 from pipeline.stages.command import main
 from pipeline.stages.session import Session
 

@@ -12,7 +12,8 @@ from dreamer.pretraining import Pretraining
 from dreamer.trainer import DreamerV3Trainer
 from pipeline.params import Params
 from pipeline.progress import Progress, log_metrics
-from pipeline.report import losses_picture, write_csv
+from pipeline.report.curves import losses_picture
+from pipeline.report.tables import write_csv
 from pipeline.stages.buffer import Experience, load_experience
 from pipeline.stages.command import main
 from pipeline.stages.session import Session
@@ -46,13 +47,12 @@ def train(
     params: Params, session: Session, training: Pretraining, experience: Experience
 ) -> None:
     """Run to the end, telling tracker and terminal, checkpointing on the way."""
-    progress = Progress(params.pretrain.updates, "updates")
 
     def state() -> dict[str, Any]:
         return {"training": training.state_dict(), "buffer": experience.checkpoint()}
 
     def after_update() -> None:
-        progress.update(training.updates)
+        progress.update(training.updates, updates=training.updates)
         session.save_if_due(training.updates, CHECKPOINT_SECONDS, state, experience.discard)
 
     def on_metrics(update: int, metrics: dict[str, float]) -> None:
@@ -60,8 +60,8 @@ def train(
         log_metrics(update, metrics)
 
     log_every = max(1, params.pretrain.updates // LOGGED_ROWS)
-    training.run(log_every=log_every, on_metrics=on_metrics, after_update=after_update)
-    progress.close()
+    with Progress(params.pretrain.updates, "updates") as progress:
+        training.run(log_every=log_every, on_metrics=on_metrics, after_update=after_update)
 
 
 def store(session: Session, training: Pretraining) -> None:

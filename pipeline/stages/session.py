@@ -188,9 +188,16 @@ def open_session(name: str, params: Params, raw: Raw, workspace: Workspace) -> I
     root = project_root(workspace.project or workspace.root)
     parent = pipeline_key(raw)
     tags = {"stage": name, "env": str(raw["env"]["id"])} | git_commit(ROOT)
-    own = RunIdentity(EXPERIMENT, f"{name}-{key[:32]}", name, parent, tags)
-    label = f"{raw['env']['id']} seed {raw['seed']}"
-    whole = RunIdentity(EXPERIMENT, parent, label, None, {"stage": "pipeline"} | git_commit(ROOT))
+    own = RunIdentity(
+        experiment=EXPERIMENT, key=f"{name}-{key[:32]}", name=name, parent_key=parent, tags=tags
+    )
+    whole = RunIdentity(
+        experiment=EXPERIMENT,
+        key=parent,
+        name=f"{raw['env']['id']} seed {raw['seed']}",
+        parent_key=None,
+        tags=tags | {"stage": "pipeline"},
+    )
     runs = root / ".runs"
     with (
         Scratch(name, key, workspace.root) as scratch,

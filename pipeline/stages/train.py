@@ -19,7 +19,8 @@ from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import CheckpointError, ConfigError
 from pipeline.params import Params
 from pipeline.progress import Progress, announce, log_episode, log_metrics
-from pipeline.report import learning_curve, write_csv
+from pipeline.report.curves import learning_curve
+from pipeline.report.tables import write_csv
 from pipeline.stages.buffer import Experience, load_experience
 from pipeline.stages.command import main
 from pipeline.stages.session import Session
@@ -84,7 +85,6 @@ def load_pretrained(folder: Path) -> dict[str, Any]:
 
 def train(params: Params, session: Session, loop: OnlineLoop, experience: Experience) -> None:
     """Run to the end, telling tracker and terminal, checkpointing on the way."""
-    progress = Progress(params.train.env_steps, "steps")
     owed = int((params.train.env_steps - loop.start_steps) * params.train.updates_per_env_step)
     announce(owed - loop.updates, None)
     started, done = time.monotonic(), loop.updates
@@ -97,24 +97,31 @@ def train(params: Params, session: Session, loop: OnlineLoop, experience: Experi
         metrics = metrics | loop.buffer.stats() | {"perf/updates_per_s": rate}
         session.tracker.metrics(step, metrics)
         log_metrics(step, metrics)
-        progress.update(loop.env_steps, updates_per_s=rate)
 
     def on_episode(step: int, episode: EpisodeStats) -> None:
         figures = {"episode/return": episode.ret, "episode/length": float(episode.length)}
         session.tracker.metrics(step, figures)
         log_episode(episode.ret, episode.length)
+        progress.update(loop.env_steps, loop.updates, **{"return": episode.ret})
 
     def on_best() -> None:
         save(session.scratch.path / "best", loop)
 
     def after_step() -> None:
-        progress.update(loop.env_steps)
+        progress.update(loop.env_steps, loop.updates)
         session.save_if_due(
             loop.env_steps, params.train.checkpoint_seconds, state, experience.discard
         )
 
-    loop.run(Hooks(on_metrics, on_episode, on_best, after_step))
-    progress.close()
+    with Progress(params.train.env_steps, "steps") as progress:
+        loop.run(
+            Hooks(
+                on_metrics=on_metrics,
+                on_episode=on_episode,
+                on_best=on_best,
+                after_step=after_step,
+            )
+        )
 
 
 def save(folder: Path, loop: OnlineLoop) -> None:
