@@ -92,15 +92,16 @@ class VectorEnv:
     Args:
         config: What to run.
         seed: Seed of all episodes.
+        render: Prepare `render()`; rows are the same with and without.
 
     Raises:
         EnvError: See `make_env` and `spec_of`; later, an environment broke its own spaces or
             returned NaN or infinity.
     """
 
-    def __init__(self, config: EnvConfig, seed: int) -> None:
+    def __init__(self, config: EnvConfig, seed: int, *, render: bool = False) -> None:
         self.num_envs = config.num_envs
-        self._config, self._seed = config, seed
+        self._config, self._seed, self._render = config, seed, render
         self._slots: list[Slot] = []
         self._open()
         self._codec = codec_of(self._slots[0].env, config.active_modalities)
@@ -146,6 +147,24 @@ class VectorEnv:
         """Hand over the episodes that finished since the last call."""
         finished, self.finished = self.finished, []
         return finished
+
+    def render(self) -> list[np.ndarray]:
+        """Draw what every environment shows now: (height, width, 3) uint8 each.
+
+        Raises:
+            ValueError: Made without `render=True`, or there was no `reset` before.
+            EnvError: An environment cannot draw here, or returned something else.
+        """
+        if not (self._render and self._observed):
+            raise ValueError("render: allowed: on VectorEnv(..., render=True), after reset()")
+        frames = [np.asarray(slot.env.render()) for slot in self._slots]
+        for frame in frames:
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+                raise EnvError(
+                    f"{self._config.id}: render() gave {frame.dtype} of shape {frame.shape}; "
+                    "allowed: (height, width, 3) uint8"
+                )
+        return frames
 
     def close(self) -> None:
         """Close every environment."""
@@ -210,7 +229,7 @@ class VectorEnv:
         self.close()
         try:
             for index in range(self.num_envs):
-                self._slots.append(Slot(env=make_env(self._config), index=index))
+                self._slots.append(Slot(env=make_env(self._config, self._render), index=index))
         except BaseException:
             self.close()
             raise
