@@ -116,7 +116,6 @@ def random_action(spec, lead, seed=0):
 
 def random_batch(spec, batch=2, steps=5, *, model=None, seed=0, **changes):
     """Sequences without episode ends, starting from the zero state of `model` (or of `tiny`)."""
-    flags = torch.zeros(batch, steps, dtype=torch.bool)
     size = SIZES["tiny"] if model is None else model.rssm.size
     zeros = torch.zeros(batch, size.deter), torch.zeros(batch, size.groups, size.classes)
     values = {
@@ -124,10 +123,9 @@ def random_batch(spec, batch=2, steps=5, *, model=None, seed=0, **changes):
         "action": random_action(spec, (batch, steps), seed + 1),
         "prev_action": random_action(spec, (batch, steps), seed + 2),
         "reward": torch.randn(batch, steps, generator=generator(seed + 3)),
-        "is_first": flags,
-        "is_last": flags,
-        "is_terminal": flags,
     }
+    marks = ("is_first", "is_last", "is_terminal")
+    values |= {mark: torch.zeros(batch, steps, dtype=torch.bool) for mark in marks}
     return Batch(**{"state": LatentState(*zeros)} | values | changes)
 
 
