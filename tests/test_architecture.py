@@ -30,6 +30,8 @@ FLOORS = {
         {"tracking", "scratch", "presets", "flat_config", "closure", "progress"},
         {"registry", "report", "serving"},
         {"stages"},
+        {"dvc_file"},
+        {"commands"},
         {"tune", "cluster"},
         {"cli"},
         {"__init__"},
@@ -38,7 +40,8 @@ FLOORS = {
 FLOOR = {
     (p, room): i for p, floors in FLOORS.items() for i, rooms in enumerate(floors) for room in rooms
 }
-BESIDE = {"checkpoint", "envs"}  # of dreamer: for the loop and for pipeline, not for the agent
+BESIDE = {"checkpoint", "envs"}  # of dreamer: for the loop and what it needs, not for the agent
+USERS = {"loop", "evaluation", "saved_agent", "__init__"}
 HOMES = {  # library -> the only modules that import it
     "dvc": set(),
     "mlflow": {"pipeline.tracking", "pipeline.serving"},
@@ -93,9 +96,9 @@ def fault(importer: str, name: str) -> str | None:
         return f"{importer} imports {name}, which is no room of {package}"
     if inner == room or FLOOR[target, inner] < FLOOR[package, room]:
         beside = (
-            package == "dreamer" and inner in BESIDE - {room} and room not in {"loop", "__init__"}
+            package == "dreamer" and inner in BESIDE - {room} and room not in USERS
         )
-        return f"{importer} imports {name}; allowed: dreamer.loop" if beside else None
+        return f"{importer} imports {name}; allowed: {sorted(USERS)}" if beside else None
     return f"{importer} imports {name}, which is not on a lower floor"
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,9 +85,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 ) -> None:
     raw, root = smoke(), tmp_path / "resumed"
     root.mkdir()
-    interrupt_after(2, monkeypatch)
     for name, module in MODULES.items():
         if name == stage:
+            interrupt_after(2, monkeypatch)
             with pytest.raises(Interrupted) as stopped:
                 run_stage(name, module.run, raw, Workspace(root))
             assert stopped.value.code == 128 + signal.SIGTERM
@@ -119,7 +120,7 @@ def test_a_stage_reads_what_it_declares_and_nothing_else(
     raw, root = smoke(), tmp_path / "copy"
     root.mkdir()
     for part in ("data", "models"):
-        link(finished / part, root / part)
+        shutil.copytree(finished / part, root / part)
     watched, reads = record(from_raw(raw))
     reads.clear()
     with open_session(stage, watched, raw, Workspace(root)) as session:
@@ -127,12 +128,6 @@ def test_a_stage_reads_what_it_declares_and_nothing_else(
     declared = STAGES[stage].params
     assert undeclared(reads, declared) == set()
     assert unread(reads, declared) == set()
-
-
-def link(source: Path, target: Path) -> None:
-    import shutil
-
-    shutil.copytree(source, target)
 
 
 def test_every_parameter_belongs_to_a_stage() -> None:
