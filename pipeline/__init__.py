@@ -1,0 +1,1 @@
+"""The reproducible production of agents: stages, parameters, tracking. Thin: no maths."""

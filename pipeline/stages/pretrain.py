@@ -19,7 +19,7 @@ from pipeline.stages.command import main
 from pipeline.stages.session import Session
 
 CHECKPOINT_SECONDS = 60.0
-LOGGED_ROWS = 50
+LOGGED_ROWS = 20
 
 
 def run(params: Params, session: Session) -> None:
