@@ -147,7 +147,7 @@ class ActorCritic(nn.Module):
                     Targets(*(target[rows] for target in whole.targets)),
                 )
                 metrics.append(self._ppo_step(step, optimizer, rates, gate))
-                gate = gate * (metrics[-1]["policy/approx_kl"] < 1.5 * config.target_kl).float()
+                gate = metrics[-1]["policy/active"]
         mean = {name: torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}
         return mean | {"policy/active": gate}
 
@@ -164,11 +164,15 @@ class ActorCritic(nn.Module):
         policy_loss = -weighted_mean(gain, targets.weight)
         fit = critic_loss(self.critic(step.feat), targets.ret, targets.slow)
         value_loss = weighted_mean(fit, targets.weight)
+        metrics = ppo_metrics(ratio, config.clip_ratio, entropy)
+        # Shut before the step, and for all that follow: this is where the limit was found passed.
+        gate = gate * (metrics["policy/approx_kl"] < 1.5 * config.target_kl).float()
         optimizer.zero_grad()
         (policy_loss + value_loss).backward()
         optimizer.step({"actor": rates["actor"]}, gate)
         optimizer.step({"critic": rates["critic"]})
-        return ppo_metrics(ratio, config.clip_ratio, entropy) | {
+        return metrics | {
+            "policy/active": gate,
             "policy/policy_loss": policy_loss.detach(),
             "policy/critic_loss": value_loss.detach(),
         }
