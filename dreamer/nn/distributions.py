@@ -24,25 +24,27 @@ def mix_uniform(logit: Tensor, unimix: float, dim: int) -> Tensor:
     return probs * (1.0 - unimix) + unimix / logit.shape[dim]
 
 
-def sample_one_hot(probs: Tensor, noise: Tensor, dim: int) -> Tensor:
+@torch.no_grad()
+def sample_one_hot(probs: Tensor, noise: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
     """Inverse-CDF sample of one-hot vectors, one uniform per categorical.
 
     Args:
         probs: (...) probabilities along `dim`.
         noise: Shape of `probs` without `dim`, uniform in [0, 1).
         dim: Class dimension.
+        out: Memory for the result, shaped like `probs`.
 
     Returns:
         One-hot tensor shaped like `probs`, no gradient.
     """
-    with torch.no_grad():
-        cdf = probs.cumsum(dim)
-        # Scaling by the total keeps rounding of the sum from leaving a vector without a one.
-        total = cdf.narrow(dim, cdf.shape[dim] - 1, 1)
-        above = (cdf > noise.unsqueeze(dim) * total).to(probs.dtype)
-        head = above.narrow(dim, 0, 1)
-        steps = above.narrow(dim, 1, above.shape[dim] - 1)
-        return torch.cat([head, steps - above.narrow(dim, 0, above.shape[dim] - 1)], dim)
+    out = torch.empty_like(probs) if out is None else out
+    cdf, rest = probs.cumsum(dim), probs.shape[dim] - 1
+    # Scaling by the total keeps rounding of the sum from leaving a vector without a one.
+    total = cdf.narrow(dim, rest, 1)
+    above = torch.gt(cdf, noise.unsqueeze(dim) * total, out=torch.empty_like(cdf))
+    out.narrow(dim, 0, 1).copy_(above.narrow(dim, 0, 1))
+    torch.sub(above.narrow(dim, 1, rest), above.narrow(dim, 0, rest), out=out.narrow(dim, 1, rest))
+    return out
 
 
 def straight_through(sample: Tensor, probs: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Autograd would run about three times as many kernels for them. Each has a plain 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,12 +20,18 @@ NORM_EPS = 1e-4
 def rms_scale(x: Tensor) -> Tensor:
     """(..., width) -> (..., 1) reciprocal root mean square."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return torch.rsqrt(norm * norm / x.shape[-1] + NORM_EPS)
+    return torch.addcmul(_epsilon(x.dtype, x.device), norm, norm, value=1.0 / x.shape[-1]).rsqrt_()
 
 
-def norm_silu(x: Tensor, scale: Tensor) -> Tensor:
+@cache
+def _epsilon(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), NORM_EPS, dtype=dtype, device=device)
+
+
+def norm_silu(x: Tensor, scale: Tensor, out: Tensor | None = None) -> Tensor:
     """SiLU(RMSNorm(x) * scale) without a graph, the same kernels as the functions below."""
-    return torch.nn.functional.silu((x * rms_scale(x)).mul_(scale))
+    scaled = torch.mul(x, rms_scale(x), out=out).mul_(scale)
+    return torch.nn.functional.silu(scaled, inplace=True)
 
 
 class NormSiLU(Function):
@@ -51,11 +58,11 @@ def norm_silu_backward(
     grad: Tensor, inverse: Tensor, unit: Tensor, scaled: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Backward of SiLU(unit * scale) with unit = x * inverse; gradients of x and scale."""
-    grad_scaled = torch.ops.aten.silu_backward(grad, scaled)
-    product = grad_scaled * unit
+    grad_x = torch.ops.aten.silu_backward(grad, scaled)
+    product = grad_x * unit
     # d unit / d x projects out the direction of x itself.
     along = (product @ scale).unsqueeze(-1) / scale.shape[0]
-    grad_x = torch.addcmul(grad_scaled * scale, unit, along, value=-1.0) * inverse
+    grad_x.mul_(scale).addcmul_(unit, along, value=-1.0).mul_(inverse)
     return grad_x, product.sum(0)
 
 

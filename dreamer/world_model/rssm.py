@@ -1,17 +1,14 @@
 """Recurrent state-space model with a block-GRU core and categorical latents.
 
 What does not depend on the recurrent state is computed outside the scan for all steps at once: the
-action branch, and the share of the posterior layer that reads the embedding. The weights that read the
-shared inputs of the blocks are one dense matrix, only the recurrent part is block-diagonal.
+action branch, and the share of the posterior layer that reads the embedding.
 
-Source: arXiv 2301.04104 v2, "World model learning"; gates, initialisation and order of layers as in the
-official code since 2024.
+Source: arXiv 2301.04104 v2, "World model learning"; order of layers as in the official code since 2024.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -19,45 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamer.nn.distributions import mix_uniform, sample_one_hot, straight_through
-from dreamer.nn.layers import MLP, BlockLinear, Linear, NormedLinear, NormedSiLU, init_weight
+from dreamer.nn.layers import MLP, Linear, NormedLinear
 from dreamer.types import LatentState
+from dreamer.world_model.block_gru import BlockGRU, CoreTrace, Scratch, core_step
+from dreamer.world_model.scan import UNIMIX, PostWeights, Scan, scan_forward
+from dreamer.world_model.sizes import SIZES, Size
 
-UNIMIX = 0.01
-BLOCKS = 8
+__all__ = ["RSSM", "SIZES", "Observed", "Size", "flat_stoch", "kl_losses"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """Widths of one named model size (official names, and `tiny` for CPU).
-
-    Attributes:
-        deter: D. hidden: Width of the RSSM's inner layers. groups, classes: S and C of `stoch`.
-        depth: Base channels of the CNN. units: Width of all MLPs.
-    """
-
-    deter: int
-    hidden: int
-    groups: int
-    classes: int
-    depth: int
-    units: int
-
-
-SIZES = {
-    "tiny": Size(deter=128, hidden=64, groups=8, classes=8, depth=8, units=64),
-    "size1m": Size(deter=512, hidden=64, groups=32, classes=4, depth=4, units=64),
-    "size12m": Size(deter=2048, hidden=256, groups=32, classes=16, depth=16, units=256),
-    "size25m": Size(deter=3072, hidden=384, groups=32, classes=24, depth=24, units=384),
-    "size50m": Size(deter=4096, hidden=512, groups=32, classes=32, depth=32, units=512),
-    "size100m": Size(deter=6144, hidden=768, groups=32, classes=48, depth=48, units=768),
-    "size200m": Size(deter=8192, hidden=1024, groups=32, classes=64, depth=64, units=1024),
-    "size400m": Size(deter=12288, hidden=1536, groups=32, classes=96, depth=96, units=1536),
-}
-
-
-def latent_fields(size: Size) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and numpy dtype of one packed latent, as the buffer wants them."""
-    return {"deter": ((size.deter,), "float16"), "stoch": ((size.groups,), "uint8")}
+# Rows that imagination takes at once, so that a step's activations stay in the cache.
+CHUNK = 256
 
 
 class Observed(NamedTuple):
@@ -73,57 +41,6 @@ class Observed(NamedTuple):
 def flat_stoch(state: LatentState) -> Tensor:
     """(..., S, C) one-hots -> (..., C * S), class-major; free when memory is class-major already."""
     return state.stoch.transpose(-1, -2).flatten(-2)
-
-
-class BlockGRU(nn.Module):
-    """deter' from deter, stoch and action; gates act per block.
-
-    Args:
-        size: Widths. action_dim: A.
-    """
-
-    def __init__(self, size: Size, action_dim: int, generator: torch.Generator) -> None:
-        super().__init__()
-        deter, hidden = size.deter, size.hidden
-        self.from_deter = NormedLinear(deter, hidden, generator)
-        self.from_stoch = NormedLinear(size.groups * size.classes, hidden, generator)
-        self.from_action = NormedLinear(action_dim, hidden, generator)
-        # Per-block inputs: the block's slice of deter, and the three shared branches.
-        inputs = deter + BLOCKS * 3 * hidden
-        self.recurrent = nn.Parameter(torch.empty(BLOCKS, deter // BLOCKS, deter // BLOCKS))
-        self.shared = nn.Parameter(torch.empty(deter, 3 * hidden))
-        self.bias = nn.Parameter(torch.zeros(deter))
-        init_weight(self.recurrent.data, inputs, 1.0, generator)
-        init_weight(self.shared.data, inputs, 1.0, generator)
-        self.norm_silu = NormedSiLU(deter)
-        self.gates = BlockLinear(deter, 3 * deter, BLOCKS, generator)
-
-    def action_branch(self, action: Tensor) -> Tensor:
-        """(..., A) -> (..., hidden); actions beyond [-1, 1] enter as their sign."""
-        bounded = action / action.abs().clamp_min(1.0)
-        return self.from_action(bounded)
-
-    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """One step.
-
-        Args:
-            deter: (B, D). stoch: (B, C * S). action: (B, hidden) from `action_branch`.
-
-        Returns:
-            (B, D) next deter.
-        """
-        batch, width = deter.shape
-        shared = torch.cat([self.from_deter(deter), self.from_stoch(stoch), action], -1)
-        blocks = deter.view(batch, BLOCKS, -1).transpose(0, 1)
-        own = torch.bmm(blocks, self.recurrent).transpose(0, 1).reshape(batch, width)
-        x = own + torch.addmm(self.bias, shared, self.shared.t())
-        x = self.norm_silu(x)
-        gates = self.gates(x).view(batch, BLOCKS, 3, width // BLOCKS)
-        reset, candidate, update = gates.unbind(2)
-        # tanh(x) == 2 * sigmoid(2 x) - 1; the sigmoid kernel is several times faster on CPU.
-        new = 2.0 * torch.sigmoid(2.0 * torch.sigmoid(reset) * candidate) - 1.0
-        old = deter.view(batch, BLOCKS, -1)
-        return torch.lerp(old, new, torch.sigmoid(update - 1.0)).reshape(batch, width)
 
 
 class RSSM(nn.Module):
@@ -186,6 +103,27 @@ class RSSM(nn.Module):
             state: Latent before the first step. noise: (T, B, S) uniform.
         """
         keep = (~is_first).to(embed.dtype).unsqueeze(-1)
+        action, from_embed = self.core.action_term(prev_action * keep), self.embed_branch(embed)
+        fixed = (keep, state.deter.detach(), flat_stoch(state).detach(), noise)
+        core, post = self.core.weights(), self._post_weights()
+        shape = (self.size.classes, self.size.groups)
+        if torch.is_grad_enabled():
+            deter, stoch, probs = Scan.apply(fixed, shape, from_embed, action, *core, *post)
+        else:
+            stoch, probs, trace = scan_forward((from_embed, action, *fixed), core, post, shape)
+            deter = trace.deter
+        return Observed(deter, stoch, probs, self.prior(deter))
+
+    def observe_plain(
+        self,
+        embed: Tensor,
+        prev_action: Tensor,
+        is_first: Tensor,
+        state: LatentState,
+        noise: Tensor,
+    ) -> Observed:
+        """Same as `observe` by plain autograd: slow, and short enough to be believed."""
+        keep = (~is_first).to(embed.dtype).unsqueeze(-1)
         actions = self.core.action_branch(prev_action * keep).unbind(0)
         from_embed = self.embed_branch(embed).unbind(0)
         # Sliced once: the backward of a slice fills a whole weight with zeros.
@@ -203,12 +141,46 @@ class RSSM(nn.Module):
         stacked = torch.stack(deters)
         return Observed(stacked, torch.stack(stochs), torch.stack(posts), self.prior(stacked))
 
+    @torch.no_grad()
     def imagine_step(
-        self, deter: Tensor, stoch: Tensor, action: Tensor, noise: Tensor
+        self,
+        deter: Tensor,
+        stoch: Tensor,
+        action: Tensor,
+        noise: Tensor,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One step of the prior: (N, D), (N, C * S), (N, A), (N, S) -> next deter and flat stoch."""
-        deter = self.core(deter, stoch, self.core.action_branch(action))
-        return deter, sample_one_hot(self.prior(deter), noise, -2).flatten(-2)
+        """One step of the prior without a gradient.
+
+        Args:
+            deter: (N, D). stoch: (N, C * S). action: (N, A). noise: (N, S) uniform.
+            out: (N, F) memory for the result.
+
+        Returns:
+            Next deter and flat stoch, both views of `out`.
+        """
+        width, weights = self.size.deter, self.core.weights()
+        out = deter.new_empty(len(deter), self.feat_dim) if out is None else out
+        terms = self.core.action_term(action)
+        for start in range(0, len(deter), CHUNK):
+            rows = slice(start, start + CHUNK)
+            after, sample = out[rows, :width], out[rows, width:]
+            scratch = Scratch.empty(weights, len(after))
+            # Nobody asks for the pre-activations, so they share memory with what follows them.
+            trace = CoreTrace(scratch.shared, terms[rows], scratch.gates)
+            core_step(weights, deter[rows], stoch[rows], terms[rows], trace, scratch, after)
+            classes = sample.unflatten(-1, (self.size.classes, self.size.groups))
+            sample_one_hot(self.prior(after), noise[rows], -2, out=classes)
+        return out[:, :width], out[:, width:]
+
+    def _post_weights(self) -> PostWeights:
+        linear, logit = self.post_hidden.linear, self.post_logit
+        return PostWeights(
+            hidden=linear.weight[:, : self.size.deter].t().contiguous(),
+            scale=self.post_hidden.activate.scale,
+            logit=logit.weight.t().contiguous(),
+            logit_bias=logit.bias,
+        )
 
     def draw(self, probs: Tensor, noise: Tensor) -> Tensor:
         """Straight-through sample, (B, C, S) and (B, S) -> (B, C * S)."""
