@@ -6,7 +6,6 @@ reports/train.
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -135,8 +134,7 @@ def store(session: Session, loop: OnlineLoop) -> None:
     agent, reports = session.workspace.agent, session.workspace.reports("train")
     save(agent / "last", loop)
     best = agent / "best"
-    shutil.rmtree(best, ignore_errors=True)
-    shutil.copytree(session.scratch.path / "best", best)
+    checkpoint.write(best, *checkpoint.read(session.scratch.path / "best"))
     validations = [row for row in loop.history if "validation/return" in row]
     metrics = [row for row in loop.history if "validation/return" not in row]
     write_csv(reports / "validation.csv", validations)
