@@ -84,8 +84,7 @@ def claimed(root: Path) -> Iterator[None]:
     """Keep other trainings out of the folder while one works there.
 
     Raises:
-        DreamerError: Somebody does already, or the folder holds something else.
-        OSError: It cannot be made.
+        DreamerError: Somebody does already, the folder holds something else, or cannot be made.
     """
     records = root / RECORDS
     if root.is_dir() and not records.is_dir() and any(root.iterdir()):
@@ -93,7 +92,10 @@ def claimed(root: Path) -> Iterator[None]:
             f"{root}: found a folder with other things in it; allowed: a new or empty folder, or "
             "one that `dreamer train` made"
         )
-    records.mkdir(parents=True, exist_ok=True)
+    try:
+        records.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DreamerError(f"{root}: cannot be made or written: {error.strerror}") from error
     with locked(records / "lock", wait=False) as held:
         if not held:
             raise DreamerError(f"{root}: another `dreamer train` is at work there")
