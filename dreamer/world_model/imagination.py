@@ -53,18 +53,20 @@ def imagine(
 
     Source: arXiv 2301.04104, "Actor learning"; H + 1 states, an action at each but the last.
     """
-    horizon, width = len(latent_noise), deter.shape[-1] + stoch.shape[-1]
-    feat = deter.new_empty(horizon + 1, len(deter), width)
-    torch.cat([deter.detach(), stoch.detach()], -1, out=feat[0])
+    horizon, width = len(latent_noise), deter.shape[-1]
+    feat = deter.new_empty(horizon + 1, len(deter), width + stoch.shape[-1])
+    # Through `data` each step counts its versions apart: autograd, which keeps earlier steps for the
+    # policy's gradient, would take the writing of later ones for a change of the same tensor.
+    states = [feat.data[step] for step in range(horizon + 1)]
+    torch.cat([deter.detach(), stoch.detach()], -1, out=states[0])
     actions, log_probs, entropies = [], [], []
     starting = torch.zeros(len(deter), dtype=torch.bool, device=deter.device)
     for step in range(horizon):
-        # A copy of its own for the graph: writing later steps into `feat` must not disturb it.
-        acted = policy.act(feat[step].clone(), carry, starting, action_noise[step])
-        carry = acted.carry
-        with torch.no_grad():
-            deter, stoch = model.rssm.imagine_step(deter, stoch, acted.action, latent_noise[step])
-            torch.cat([deter, stoch], -1, out=feat[step + 1])
+        now, after = states[step], states[step + 1]
+        acted = policy.act(now, carry, starting, action_noise[step])
+        carry, noise = acted.carry, latent_noise[step]
+        deter, stoch = now[:, :width], now[:, width:]
+        model.rssm.imagine_step(deter, stoch, acted.action, noise, out=after)
         actions.append(acted.action)
         log_probs.append(acted.log_prob)
         entropies.append(acted.entropy)
