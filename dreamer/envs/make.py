@@ -103,6 +103,9 @@ def parse_id(text: str) -> tuple[str, dict[str, Any]]:
 def _make_gymnasium(name: str, options: Mapping[str, Any], *, render: bool) -> AnyEnv:
     extra = _prepare(name, render=render)
     mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+    if render:
+        # Frames come as arrays; without this pygame looks for a desktop and complains on stderr.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     # A wrong option or a missing render mode shows as the constructor's complaint.
     complaints = (TypeError, ValueError, AssertionError) if options or render else ()
     try:
