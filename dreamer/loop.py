@@ -119,7 +119,7 @@ class OnlineLoop:
         self.rows = self.env.reset()
 
     def run(self, hooks: Hooks) -> None:
-        """Go on until `config.env_steps`; the run ends with a validation, even if nothing is owed."""
+        """Go on until `config.env_steps`; end with a validation, even if nothing is owed."""
         if self.env_steps >= self.config.env_steps and not self.history:
             self._validate(hooks)
         while self.env_steps < self.config.env_steps:
