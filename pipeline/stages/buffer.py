@@ -11,7 +11,7 @@ from dreamer.replay.buffer import SequenceReplayBuffer
 from dreamer.replay.episodes import read_episodes
 from dreamer.replay.rows import row_fields
 from dreamer.types import EnvSpec
-from dreamer.world_model.rssm import SIZES, latent_fields
+from dreamer.world_model.sizes import SIZES, latent_fields
 from pipeline.params import Params
 
 
