@@ -12,7 +12,7 @@ from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, LatentState, ObsSpec
 from dreamer.world_model.imagination import ImaginationConfig
 from dreamer.world_model.model import MultimodalWorldModel, WorldModelConfig
-from dreamer.world_model.rssm import SIZES, Size
+from dreamer.world_model.sizes import SIZES, Size
 
 CPU = torch.device("cpu")
 # Eight blocks of two units, and class and group counts that differ, so that a mix-up shows.

@@ -8,7 +8,7 @@ from builders import SMALL, generator, image
 from torch.nn import functional
 
 from dreamer.modalities.image import Conv, ImageDecoder, ImageEncoder
-from dreamer.world_model.rssm import SIZES, Size
+from dreamer.world_model.sizes import SIZES, Size
 
 FEAT = SMALL.deter + SMALL.groups * SMALL.classes
 

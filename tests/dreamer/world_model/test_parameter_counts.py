@@ -9,7 +9,7 @@ from builders import image, num_trainable, policy_config, vector, vector_spec, w
 from dreamer.behavior.learner import ActorCritic
 from dreamer.types import EnvSpec
 from dreamer.world_model.model import MultimodalWorldModel
-from dreamer.world_model.rssm import SIZES
+from dreamer.world_model.sizes import SIZES
 
 WALKER = vector_spec(height=vector(1), orientations=vector(14), velocity=vector(9), continuous=6)
 CRAFTER = vector_spec(image=image(64, 64), discrete=(17,))

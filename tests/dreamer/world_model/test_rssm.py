@@ -9,7 +9,9 @@ from torch.nn import functional
 
 from dreamer.nn.distributions import sample_one_hot
 from dreamer.types import LatentState
-from dreamer.world_model.rssm import BLOCKS, RSSM, SIZES, BlockGRU, latent_fields
+from dreamer.world_model.block_gru import BLOCKS, BlockGRU
+from dreamer.world_model.rssm import RSSM
+from dreamer.world_model.sizes import SIZES, latent_fields
 
 EMBED, ACTIONS = 7, 3
 T, B = 6, 4
