@@ -16,6 +16,7 @@ from dreamer.behavior.ppo import (
     trajectory_weight,
     weighted_mean,
 )
+from dreamer.nn.distributions import TwoHotCode
 from dreamer.nn.math import lambda_return, replay_return
 from dreamer.nn.noise import Noise
 from dreamer.nn.normalize import PercentileScale
@@ -29,12 +30,20 @@ REPLAY_VALUE_SCALE = 0.3
 
 
 class PPOStep(NamedTuple):
-    """One minibatch: what the rollout stored for its rows."""
+    """What one minibatch reads of the rollout, row by row; the critic's targets are encoded once per
+    update, in `value_index` and `value_weight` as `TwoHotCode` has them."""
 
     feat: Tensor
     action: Tensor
     log_prob_old: Tensor
-    targets: Targets
+    adv: Tensor
+    weight: Tensor
+    value_index: Tensor
+    value_weight: Tensor
+
+    def rows(self, index: Tensor) -> PPOStep:
+        """The rows of one minibatch."""
+        return PPOStep(*(each.index_select(0, index) for each in self))
 
 
 class ActorCritic(nn.Module):
@@ -131,7 +140,9 @@ class ActorCritic(nn.Module):
             rollout.feat[:-1].flatten(0, 1),
             rollout.action.flatten(0, 1),
             rollout.log_prob.flatten(),
-            Targets(*(target.flatten() for target in targets)),
+            targets.adv.flatten(),
+            targets.weight.flatten(),
+            *TwoHotCode.of(targets.ret.flatten(), targets.slow.flatten()),
         )
         gate = torch.ones((), device=whole.feat.device)
         metrics: list[Metrics] = []
@@ -140,13 +151,7 @@ class ActorCritic(nn.Module):
             stream = f"ppo/{epoch}"
             order = noise.permutation(stream, index, len(whole.feat))
             for rows in order.chunk(config.minibatches):
-                step = PPOStep(
-                    whole.feat[rows],
-                    whole.action[rows],
-                    whole.log_prob_old[rows],
-                    Targets(*(target[rows] for target in whole.targets)),
-                )
-                metrics.append(self._ppo_step(step, optimizer, rates, gate))
+                metrics.append(self._ppo_step(whole.rows(rows), optimizer, rates, gate))
                 gate = metrics[-1]["policy/active"]
         mean = {name: torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}
         return mean | {"policy/active": gate}
@@ -156,14 +161,14 @@ class ActorCritic(nn.Module):
     ) -> Metrics:
         dist = self.actor(step.feat)
         entropy = dist.entropy()
-        targets, config = step.targets, self.config
+        config = self.config
         surrogate, ratio = clipped_surrogate(
-            dist.log_prob(step.action), step.log_prob_old, targets.adv, config.clip_ratio
+            dist.log_prob(step.action), step.log_prob_old, step.adv, config.clip_ratio
         )
         gain = surrogate + config.entropy_scale * entropy
-        policy_loss = -weighted_mean(gain, targets.weight)
-        fit = critic_loss(self.critic(step.feat), targets.ret, targets.slow)
-        value_loss = weighted_mean(fit, targets.weight)
+        policy_loss = -weighted_mean(gain, step.weight)
+        code = TwoHotCode(step.value_index, step.value_weight)
+        value_loss = weighted_mean(self.critic(step.feat).code_loss(code), step.weight)
         metrics = ppo_metrics(ratio, config.clip_ratio, entropy)
         # Shut before the step, and for all that follow: this is where the limit was found passed.
         gate = gate * (metrics["policy/approx_kl"] < 1.5 * config.target_kl).float()

@@ -42,27 +42,27 @@ class NormSiLU(Function):
         """(M, width), (width,) -> (M, width)."""
         inverse = rms_scale(x)
         unit = x * inverse
-        scaled = unit * scale
-        ctx.save_for_backward(inverse, unit, scaled, scale)
-        return torch.nn.functional.silu(scaled)
+        ctx.save_for_backward(inverse, unit, scale)
+        return torch.nn.functional.silu(unit * scale, inplace=True)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         """Gradients of x and scale."""
-        inverse, unit, scaled, scale = ctx.saved_tensors
-        return norm_silu_backward(grad, inverse, unit, scaled, scale)
+        return norm_silu_backward(grad, *ctx.saved_tensors)
 
 
 def norm_silu_backward(
-    grad: Tensor, inverse: Tensor, unit: Tensor, scaled: Tensor, scale: Tensor
+    grad: Tensor, inverse: Tensor, unit: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Backward of SiLU(unit * scale) with unit = x * inverse; gradients of x and scale."""
-    grad_x = torch.ops.aten.silu_backward(grad, scaled)
+    scaled = unit * scale
+    # In place as far as possible: at these sizes new memory costs more than the arithmetic.
+    grad_x = torch.ops.aten.silu_backward.grad_input(grad, scaled, grad_input=scaled)
     product = grad_x * unit
     # d unit / d x projects out the direction of x itself.
-    along = (product @ scale).unsqueeze(-1) / scale.shape[0]
-    grad_x.mul_(scale).addcmul_(unit, along, value=-1.0).mul_(inverse)
+    along = (product @ scale).unsqueeze(-1)
+    grad_x.mul_(scale).addcmul_(unit, along, value=-1.0 / scale.shape[0]).mul_(inverse)
     return grad_x, product.sum(0)
 
 
@@ -75,16 +75,15 @@ class NormedLinearSiLU(Function):
         hidden = torch.addmm(bias, x, weight.t())
         inverse = rms_scale(hidden)
         unit = hidden.mul_(inverse)
-        scaled = unit * scale
-        ctx.save_for_backward(x, weight, inverse, unit, scaled, scale)
-        return torch.nn.functional.silu(scaled)
+        ctx.save_for_backward(x, weight, inverse, unit, scale)
+        return torch.nn.functional.silu(unit * scale, inplace=True)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Gradients of x (if wanted), weight, bias and scale."""
-        x, weight, inverse, unit, scaled, scale = ctx.saved_tensors
-        grad_hidden, grad_scale = norm_silu_backward(grad, inverse, unit, scaled, scale)
+        x, weight, inverse, unit, scale = ctx.saved_tensors
+        grad_hidden, grad_scale = norm_silu_backward(grad, inverse, unit, scale)
         grad_x = grad_hidden @ weight if ctx.needs_input_grad[0] else None
         return grad_x, grad_hidden.t() @ x, grad_hidden.sum(0), grad_scale
 
