@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 
 PACKAGES = ("dreamer", "pipeline")
@@ -27,19 +27,21 @@ def import_closure(module: str, root: Path = ROOT) -> list[Path]:
         if name in found or path is None:
             continue
         found[name] = path.relative_to(root)
-        waiting += _imports(path)
+        waiting += _imports(path, path.stat().st_mtime_ns)
         # Importing a.b.c runs a and a.b first.
         waiting += [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
     return sorted(found.values())
 
 
-def _imports(path: Path) -> Iterator[str]:
+@functools.cache  # a command asks for the closures of all stages, which are much the same files
+def _imports(path: Path, _mtime_ns: int) -> tuple[str, ...]:
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
 
 
 def _file_of(name: str, root: Path) -> Path | None:
