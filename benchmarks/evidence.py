@@ -1,0 +1,266 @@
+"""Gather evidence of what is learned: `python -m benchmarks.evidence`.
+
+Every run of the matrix in `benchmarks.claims` that has no row in `docs/results/` yet is made,
+several at a time, each in a process with one thread. A campaign can be stopped or killed at any
+time; the same command continues it. Rows are committed by hand; to repeat a run, delete its row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from benchmarks.claims import MATRIX, Claim
+from benchmarks.evidence_rows import (
+    RESULTS,
+    Job,
+    code_checksum,
+    differences,
+    parameters_of,
+    raw_of,
+    read_row,
+)
+from benchmarks.evidence_run import CodeChangedError, work
+from benchmarks.results_page import write_page
+from dreamer.types import DreamerError
+from pipeline.closure import ROOT
+from pipeline.progress import configure_logging, duration
+from pipeline.scratch import Interrupted
+
+WORK = ROOT / ".scratch" / "evidence"
+PAGE = ROOT / "docs" / "results.md"
+POLL_SECONDS = 0.2
+REMIND_SECONDS = 10.0
+CODE_CHANGED = 75  # sysexits.h, EX_TEMPFAIL: the same again may succeed
+CHILD_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",  # rows of one table come from one kind of processor
+    "DREAMER_TRACKING": "off",
+    "MKL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+FROM_THE_CALLER = ("DVC_ROOT", "DVC_STAGE")  # a run belongs to no DVC stage
+
+Launch = Callable[[Job], "subprocess.Popen[bytes]"]
+
+log = logging.getLogger("benchmarks")
+
+
+def jobs_of(claims: Sequence[Claim]) -> list[Job]:
+    """Random policies first, because they take seconds; then seed after seed of all presets."""
+    runs = [(seed, claim.preset) for claim in claims for seed in claim.seeds]
+    jobs = [Job(claim.preset, None) for claim in claims]
+    return jobs + [Job(preset, seed) for seed, preset in sorted(runs, key=itemgetter(0))]
+
+
+def launch(job: Job, workers: int, folder: Path = WORK) -> subprocess.Popen[bytes]:
+    """Start a run in a process of its own, which writes to a log beside its folder.
+
+    It is a session of its own, so that Ctrl-C reaches the campaign alone, which then stops it in
+    order; and it reads from a pipe, whose end tells it that the campaign is gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {key: value for key, value in os.environ.items() if key not in FROM_THE_CALLER}
+    command = [sys.executable, "-m", "benchmarks.evidence", "--work", job.name]
+    with log_of(job, folder).open("ab") as output:
+        return subprocess.Popen(
+            [*command, "--workers", str(workers)],
+            cwd=ROOT,
+            env=environment | CHILD_ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def log_of(job: Job, folder: Path = WORK) -> Path:
+    """Where a run writes what it says."""
+    return folder / f"{job.name}.log"
+
+
+def campaign(
+    jobs: Iterable[Job], workers: int, start: Launch, finished: Callable[[Job], None]
+) -> dict[Job, int]:
+    """Do jobs, `workers` at a time; if anything is raised meanwhile, stop those at work first.
+
+    Args:
+        start: Starts the process of a job. finished: Called after each that succeeded.
+
+    Returns:
+        Job -> exit status of those that failed.
+    """
+    waiting, running, failed = deque(jobs), dict[Job, "subprocess.Popen[bytes]"](), dict[Job, int]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.popleft()
+                running[job] = start(job)
+                log.info("%s: at work, %d waiting", job.name, len(waiting))
+            time.sleep(POLL_SECONDS)
+            for job in [job for job, child in running.items() if child.poll() is not None]:
+                status = running.pop(job).wait()
+                if status == CODE_CHANGED:
+                    log.info("%s: the code changed, starting again", job.name)
+                    waiting.append(job)
+                elif status:
+                    failed[job] = status
+                    log.error("%s: failed with status %d", job.name, status)
+                else:
+                    finished(job)
+    finally:
+        stop(list(running.values()))
+    return failed
+
+
+def stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to write their checkpoints and end; wait until they have.
+
+    They are reminded now and then, because a request between two stages is lost. A second signal,
+    raised while this waits, kills them.
+    """
+    try:
+        while at_work := [child for child in children if child.poll() is None]:
+            for child in at_work:
+                child.terminate()
+            until = time.monotonic() + REMIND_SECONDS
+            while time.monotonic() < until and any(child.poll() is None for child in at_work):
+                time.sleep(POLL_SECONDS / 4)
+    finally:
+        for child in children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+
+
+def raise_interrupted(signum: int, _frame: FrameType | None) -> NoReturn:
+    """Handle a signal by leaving whatever runs."""
+    raise Interrupted(signum)
+
+
+def gather(claims: Sequence[Claim], workers: int) -> int:
+    """Do what is missing and rewrite the page after each run; return the exit status."""
+    missing = [job for job in jobs_of(claims) if read_row(job, RESULTS) is None]
+    for job in missing:
+        raw_of(job)  # mistakes in the parameters show before the first run
+    log.info("%d of %d rows to make, logs in %s", len(missing), len(jobs_of(claims)), shown(WORK))
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, raise_interrupted)
+
+    def finished(job: Job) -> None:
+        log.info("%s", describe(job, code_checksum()))
+        write_page(MATRIX, RESULTS, PAGE)
+
+    try:
+        failed = campaign(missing, workers, lambda job: launch(job, workers), finished)
+    except Interrupted:
+        log.info("Stopped; the same command goes on from here")
+        raise
+    write_page(MATRIX, RESULTS, PAGE)
+    for job in failed:
+        log.error("%s: see the end of %s", job.name, shown(log_of(job)))
+    return 1 if failed else 0
+
+
+def describe(job: Job, code: str) -> str:
+    """One line about a run: its figures, and whether parameters or code changed since."""
+    row = read_row(job, RESULTS)
+    if row is None:
+        return f"{job.name}: {'begun' if (WORK / job.name).exists() else 'missing'}"
+    changes = differences(row["parameters"], parameters_of(job, raw_of(job)))
+    words = [f"stale ({'; '.join(changes)})" if changes else "fresh"]
+    if row["circumstances"]["code"] != code:
+        words.append("code changed since")
+    if job.seed is None:
+        words.append(f"random {row['random']['return']:.4g}")
+    else:
+        words.append(f"best {row['best']['return']:.4g}, last {row['last']['return']:.4g}")
+        words.append(f"trained {duration(row['seconds']['train'])}")
+    return f"{job.name}: {', '.join(words)}"
+
+
+def listing(claims: Sequence[Claim]) -> Iterator[str]:
+    """One line per run of the matrix."""
+    code = code_checksum()
+    yield from (describe(job, code) for job in jobs_of(claims))
+
+
+def shown(path: Path) -> str:
+    """A path as people see it from the project's folder."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def work_as_child(job: Job, workers: int) -> None:
+    """Do one run in this process; ends with the campaign that started it.
+
+    Raises:
+        SystemExit: After a signal, a mistake or a change of the code.
+    """
+    threading.Thread(target=follow_parent, args=(sys.stdin.fileno(),), daemon=True).start()
+    try:
+        work(job, workers, WORK / job.name, RESULTS)
+    except CodeChangedError as error:
+        log.info("%s", error)
+        sys.exit(CODE_CHANGED)
+
+
+def follow_parent(pipe: int) -> None:
+    """Wait until the other end of the pipe is closed, then ask this process to stop."""
+    while os.read(pipe, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    presets = [claim.preset for claim in MATRIX]
+    parser.add_argument("--only", choices=presets, help="runs of one preset")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="say which rows there are, and stop")
+    what.add_argument("--page", action="store_true", help="write docs/results.md, and stop")
+    names = {job.name: job for job in jobs_of(MATRIX)}
+    what.add_argument("--work", choices=names, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.workers < 1:
+        parser.error(f"--workers: found {args.workers}; allowed: 1 or more")
+    args.work = names.get(args.work)
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; mistakes end in one line and status 2."""
+    args = parse(arguments)
+    configure_logging("info")
+    log.setLevel(logging.INFO)
+    claims = [claim for claim in MATRIX if args.only in (None, claim.preset)]
+    try:
+        if args.work:
+            work_as_child(args.work, args.workers)
+        elif args.list:
+            print("\n".join(listing(claims)))
+        elif args.page:
+            write_page(MATRIX, RESULTS, PAGE)
+        else:
+            return gather(claims, args.workers)
+    except DreamerError as error:
+        log.error("evidence: %s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Rows of the evidence campaign: which there are, what they hold, whether they are still true.
+
+A row is one JSON file in `docs/results/`, written by `benchmarks.evidence_run`, committed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dreamer.types import ConfigError, DataError
+from pipeline.closure import ROOT, import_closure
+from pipeline.params import Raw, from_raw, leaves, load_raw, override, subset
+from pipeline.presets import preset_overrides
+from pipeline.scratch import fingerprint
+from pipeline.stages.session import STAGES
+
+Row = dict[str, Any]
+
+RESULTS = ROOT / "docs" / "results"
+ROW_KEYS = {
+    "preset", "seed", "changed", "parameters", "best", "last", "last_validations", "validation",
+    "env_steps", "updates", "seconds", "restarts", "unmeasured", "circumstances", "fingerprint",
+}  # fmt: skip
+RANDOM_KEYS = {"preset", "seed", "parameters", "random", "circumstances"}
+
+
+class Job(NamedTuple):
+    """What one process of the campaign does.
+
+    Attributes:
+        preset: Name in `presets/`. seed: Of the run; None plays a random policy, for comparison.
+    """
+
+    preset: str
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """Name of the row and of the working folder."""
+        return f"{self.preset}-{'random' if self.seed is None else f'seed{self.seed}'}"
+
+
+def raw_of(job: Job, root: Path = ROOT) -> Raw:
+    """Return the parameters of a run: params.yaml, the preset, the seed.
+
+    Raises:
+        ConfigError: If they would use more than one thread.
+    """
+    raw = load_raw(root / "params.yaml")
+    raw = override(raw, preset_overrides(job.preset, raw) | {"seed": job.seed or 0})
+    threads = from_raw(raw).runtime.threads
+    if threads != 1:
+        raise ConfigError("runtime.threads", threads, "1: runs side by side share the processor")
+    return raw
+
+
+def parameters_of(job: Job, raw: Raw) -> dict[str, Any]:
+    """Dotted key -> value of what the row depends on."""
+    read = dict.fromkeys(name for stage in STAGES.values() for name in stage.params)
+    return dict(leaves(subset(raw, ("env", "evaluate") if job.seed is None else read)))
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say which parameters have other values now; 1, 1.0 and true are three."""
+
+    def told(values: Mapping[str, Any], key: str) -> str:
+        return json.dumps(values[key]) if key in values else "not there"
+
+    keys = [*now, *(key for key in then if key not in now)]
+    return [
+        f"{key}: then {told(then, key)}, now {told(now, key)}"
+        for key in keys
+        if told(then, key) != told(now, key)
+    ]
+
+
+def changed_by(raw: Raw, root: Path = ROOT) -> dict[str, Any]:
+    """Return what preset and seed change of params.yaml: dotted key -> value."""
+    base = dict(leaves(load_raw(root / "params.yaml")))
+    return {key: value for key, value in leaves(raw) if repr(base[key]) != repr(value)}
+
+
+def code_checksum() -> str:
+    """Checksum of all files that the stages import."""
+    files = {path for name in STAGES for path in import_closure(f"pipeline.stages.{name}")}
+    return fingerprint("code", {}, (), [ROOT / path for path in sorted(files)])
+
+
+def read_row(job: Job, results: Path) -> Row | None:
+    """Row of a finished run, or None.
+
+    Raises:
+        DataError: The file is not a row of this run.
+    """
+    path = results / f"{job.name}.json"
+    if not path.exists():
+        return None
+    try:
+        row = json.loads(path.read_text(encoding="ascii"))
+    except ValueError as error:
+        raise DataError(f"{path}: found no JSON ({error}); delete it or restore it") from error
+    needed = RANDOM_KEYS if job.seed is None else ROW_KEYS
+    missing = sorted(needed - row.keys()) if isinstance(row, dict) else sorted(needed)
+    if missing or (row["preset"], row["seed"]) != job:
+        found = f"no {', '.join(missing)}" if missing else f"{row['preset']} seed {row['seed']}"
+        raise DataError(f"{path}: found {found}; allowed: a row of {job.name}")
+    return dict(row)

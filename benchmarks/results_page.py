@@ -1,0 +1,300 @@
+"""`docs/results.md` and its pictures, out of the rows in `docs/results/`.
+
+Every figure on the page is computed from rows; what no row tells is not on it. The page is the same
+bytes for the same rows, parameters and presets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.claims import (
+    Claim,
+    Condition,
+    Spread,
+    best_returns,
+    conditions,
+    endings,
+    last_returns,
+    spread,
+    verdict,
+)
+from benchmarks.evidence_rows import Job, Row, differences, parameters_of, raw_of, read_row
+from pipeline.report.curves import compare_seeds
+from pipeline.report.tables import write_bytes
+
+COMMAND = ".venv/bin/python -m benchmarks.evidence"
+HEAD = f"""\
+# Results
+
+What agents of this project learn, task by task. `make evidence` makes the runs that are missing,
+and this page is written from their rows in `docs/results/` by
+`{COMMAND} --page`. All figures are computed from these rows.
+"""
+MEASURED = """\
+## How it was measured
+
+- A run is the whole pipeline (collect, pretrain, train, evaluate) with the parameters of
+  `params.yaml`, overlaid with those of its preset, and one seed for everything.
+- *Best* is the agent of the highest validation during training, the one that the pipeline delivers;
+  *last* is the agent at the end of training. Both are evaluated afterwards, on episodes whose seeds
+  neither training nor validation has seen.
+- *Last three validations* is their mean, a sign of whether training stays where it got.
+- CI is the 95 percent bootstrap interval of the mean over the evaluation episodes of one agent.
+  Behind +- is the sample standard deviation over seeds.
+- *Random* is the mean return of uniformly random actions on the evaluation episodes.
+- Environment steps count resets and the collected steps. Minutes are wall-clock time of the stage
+  `train`, validations included; > marks a run of which a process was killed, so that some time is
+  unknown.
+"""
+
+
+class Findings(NamedTuple):
+    """Rows of one preset.
+
+    Attributes:
+        claim: What they have to show. rows: Of the finished runs, by seed.
+        random: The row of the random policy, or None.
+        stale: Name of a row -> how its parameters differ from today's.
+        parameters: Today's.
+    """
+
+    claim: Claim
+    rows: list[Row]
+    random: Row | None
+    stale: dict[str, list[str]]
+    parameters: dict[str, Any]
+
+    @property
+    def baseline(self) -> float | None:
+        """Mean return of a random policy, if it was measured."""
+        return None if self.random is None else float(self.random["random"]["return"])
+
+
+def write_page(claims: Sequence[Claim], results: Path, page: Path) -> None:
+    """Write the page and a picture per preset that has rows.
+
+    Args:
+        results: Folder of rows, where pictures go. page: The Markdown file, in the folder above.
+    """
+    found = [find(claim, results) for claim in claims]
+    for findings in found:
+        if findings.rows:
+            draw(findings, results / f"{findings.claim.preset}.png")
+    write_bytes(page, render(found).encode("ascii"))
+
+
+def find(claim: Claim, results: Path) -> Findings:
+    """Read the rows of a claim and compare their parameters with today's."""
+    jobs = [Job(claim.preset, None), *(Job(claim.preset, seed) for seed in claim.seeds)]
+    rows = {job: row for job in jobs if (row := read_row(job, results)) is not None}
+    now = {job: parameters_of(job, raw_of(job)) for job in jobs}
+    changes = {job.name: differences(row["parameters"], now[job]) for job, row in rows.items()}
+    return Findings(
+        claim=claim,
+        rows=[rows[job] for job in jobs[1:] if job in rows],
+        random=rows.get(jobs[0]),
+        stale={name: changed for name, changed in changes.items() if changed},
+        parameters=now[jobs[1]],
+    )
+
+
+def draw(findings: Findings, path: Path) -> None:
+    """Draw the validations of every seed."""
+    curves = {f"seed {row['seed']}": row["validation"] for row in findings.rows}
+    compare_seeds(path, curves, f"{findings.claim.preset}: validation", findings.baseline)
+
+
+def render(found: Sequence[Findings]) -> str:
+    """Return the text of the page."""
+    parts = [HEAD, table(OVERVIEW, [overview(findings) for findings in found])]
+    parts += [MEASURED + "\n".join(circumstances(found)) + "\n", table(SETTINGS, settings(found))]
+    parts += ["\n".join(section(findings)) for findings in found]
+    return "\n".join(parts)
+
+
+OVERVIEW = ("task", "runs", "best agents", "last agents", "random", "claim")
+SETTINGS = ("task", "environment steps", "validation", "evaluation")
+RUNS = (
+    "seed",
+    "best: mean",
+    "CI",
+    "min",
+    "last: mean",
+    "last three validations",
+    "minutes",
+    "updates",
+    "commit",
+)
+
+
+def overview(findings: Findings) -> list[str]:
+    """One line of the first table."""
+    claim, rows = findings.claim, findings.rows
+    return [
+        f"[{claim.preset}](#{claim.preset})",
+        f"{len(rows)} of {len(claim.seeds)}",
+        plus_minus(best_returns(rows)),
+        plus_minus(last_returns(rows)),
+        number(findings.baseline),
+        verdict(claim, rows),
+    ]
+
+
+def circumstances(found: Sequence[Findings]) -> Iterator[str]:
+    """Say where the runs were made, as far as rows tell."""
+    rows = [row["circumstances"] for findings in found for row in findings.rows]
+    if not rows:
+        yield "- No run is finished yet."
+        return
+    threads = distinct(row["threads"] for row in rows)
+    yield f"- Threads of a run: {threads}. Runs at a time, at most: " + (
+        f"{distinct(row['side_by_side'] for row in rows)}. On a CPU, without a GPU."
+    )
+    yield f"- Processor: {distinct(row['cpu'] for row in rows)}."
+    tuned = distinct("yes" if row["malloc_tuned"] else "no" for row in rows)
+    yield f"- PyTorch {distinct(row['torch'] for row in rows)}, " + (
+        f"Python {distinct(row['python'] for row in rows)}; memory allocation tuned: {tuned}."
+    )
+
+
+def settings(found: Sequence[Findings]) -> list[list[str]]:
+    """How long runs are and what they are judged by: of the rows, or of today without any."""
+    lines = []
+    for findings in found:
+        used = [row["parameters"] for row in findings.rows] or [findings.parameters]
+        lines.append([findings.claim.preset, *(distinct(map(say, used)) for say in SAYINGS)])
+    return lines
+
+
+def say_steps(p: Mapping[str, Any]) -> str:
+    """Length of training."""
+    return f"{p['train.env_steps']:,}"
+
+
+def say_validation(p: Mapping[str, Any]) -> str:
+    """How agents are validated."""
+    return (
+        f"every {p['train.eval_every']:,} steps, {p['train.eval_episodes']} episodes, "
+        f"{p['train.eval_policy']} of the policy, seed {p['train.eval_seed']}"
+    )
+
+
+def say_evaluation(p: Mapping[str, Any]) -> str:
+    """How agents are evaluated."""
+    return (
+        f"{p['evaluate.episodes']} episodes, {p['evaluate.policy']} of the policy, "
+        f"seed {p['evaluate.seed']}"
+    )
+
+
+SAYINGS = (say_steps, say_validation, say_evaluation)
+
+
+def section(findings: Findings) -> Iterator[str]:
+    """Tell everything about one preset."""
+    claim, rows = findings.claim, findings.rows
+    yield f"## {claim.preset}\n"
+    yield f"Claim: {claim.text}\n"
+    for condition in conditions(claim, rows):
+        yield f"- {say_condition(condition)}"
+    finished = f"{len(rows)} of {len(claim.seeds)} runs finished"
+    yield f"\nVerdict: **{verdict(claim, rows)}** ({finished}).\n"
+    yield from warnings(findings)
+    if rows:
+        yield table(RUNS, [*(run_line(row) for row in rows), all_line(rows)])
+        yield from changed_parameters(rows)
+        yield f"![Validation return of every seed](results/{claim.preset}.png)\n"
+    names = " ".join(f"docs/results/{claim.preset}-{what}.json" for what in ("seed*", "random"))
+    yield f"Repeat it:\n\n```\nrm -f {names}\n{COMMAND} --only {claim.preset}\n```\n"
+
+
+def say_condition(condition: Condition) -> str:
+    """Return a threshold and what was found."""
+    text = f"{condition.text}, at least {condition.needed:g} needed: "
+    if condition.found is None:
+        return text + "not measured yet"
+    return text + f"{number(condition.found)}, {'met' if condition.met else 'not met'}"
+
+
+def warnings(findings: Findings) -> Iterator[str]:
+    """Name rows that today's parameters would not make, and those of uncommitted code."""
+    for name, changes in findings.stale.items():
+        yield f"Stale: {name} was made with other parameters ({'; '.join(changes)}).\n"
+    dirty = [str(row["seed"]) for row in findings.rows if row["circumstances"]["dirty"]]
+    if dirty:
+        yield f"Made with changes that were not committed: seed {', '.join(dirty)}.\n"
+
+
+def changed_parameters(rows: Sequence[Row]) -> Iterator[str]:
+    """Say what the preset changed of params.yaml, apart from the seed."""
+    changes = [{k: v for k, v in row["changed"].items() if k != "seed"} for row in rows]
+    said = distinct(
+        ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in change.items()) or "nothing"
+        for change in changes
+    )
+    yield f"Changed in `params.yaml`: {said}.\n"
+
+
+def run_line(row: Row) -> list[str]:
+    """One line of the table of runs."""
+    best, here = row["best"], row["circumstances"]
+    return [
+        str(row["seed"]),
+        number(best["return"]),
+        f"{number(best['return_ci_low'])} to {number(best['return_ci_high'])}",
+        number(best["return_min"]),
+        number(row["last"]["return"]),
+        number(row["last_validations"]),
+        f"{'> ' if row['unmeasured'] else ''}{row['seconds']['train'] / 60:.1f}",
+        f"{row['updates']:,}",
+        f"{here['commit'][:10] or 'unknown'}{'*' if here['dirty'] else ''}",
+    ]
+
+
+def all_line(rows: Sequence[Row]) -> list[str]:
+    """Last line of the table of runs: mean and spread over the seeds."""
+    return [
+        "all",
+        plus_minus(best_returns(rows)),
+        "",
+        number(min(row["best"]["return_min"] for row in rows)),
+        plus_minus(last_returns(rows)),
+        plus_minus(endings(rows)),
+        f"{sum(row['seconds']['train'] for row in rows) / 60:.1f}",
+        f"{sum(row['updates'] for row in rows):,}",
+        "",
+    ]
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    cells = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def plus_minus(values: Sequence[float]) -> str:
+    """Mean and spread over seeds, as far as there are any."""
+    if not values:
+        return "-"
+    found: Spread = spread(values)
+    behind = f" +- {found.std:,.{digits(found.mean)}f}" if len(values) > 1 else ""
+    return number(found.mean) + behind
+
+
+def number(value: float | None) -> str:
+    """Four digits or so: -1,238.4, 45.67, 0.953."""
+    return "-" if value is None else f"{value:,.{digits(value)}f}"
+
+
+def digits(value: float) -> int:
+    """How many digits behind the point a number of this size is worth."""
+    return 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+
+
+def distinct(values: Iterable[object]) -> str:
+    """Return what occurs, each once, in order of appearance."""
+    return ", ".join(dict.fromkeys(str(value) for value in values))
