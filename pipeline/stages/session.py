@@ -19,6 +19,7 @@ from dreamer.types import ConfigError
 from pipeline.closure import ROOT, import_closure
 from pipeline.params import Params, Raw, leaves, subset
 from pipeline.scratch import Scratch, fingerprint
+from pipeline.stages.lineage import link_reused, log_inputs, mark_run
 from pipeline.tracking import RunIdentity, Tracker, git_commit, project_root
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,22 @@ def pipeline_key(raw: Raw) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def run_key(name: str, fingerprint: str) -> str:
+    """Key of a stage's tracked run."""
+    return f"{name}-{fingerprint[:32]}"
+
+
+def upstream_keys(name: str, raw: Raw, workspace: Workspace) -> dict[str, str]:
+    """Keys of the runs of the stages before `name`, as far as their inputs are there."""
+    before = list(STAGES)[: list(STAGES).index(name)]
+    return {
+        stage: run_key(stage, fingerprint_of(stage, raw, workspace))
+        for stage in before
+        # `dvc repro --allow-missing` leaves out what the stage at hand does not read.
+        if all((workspace.root / dep).exists() for dep in STAGES[stage].deps)
+    }
+
+
 @contextlib.contextmanager
 def open_session(name: str, params: Params, raw: Raw, workspace: Workspace) -> Iterator[Session]:
     """Run a stage: lock its scratch folder, track it, and clean up after success.
@@ -189,7 +206,7 @@ def open_session(name: str, params: Params, raw: Raw, workspace: Workspace) -> I
     parent = pipeline_key(raw)
     tags = {"stage": name, "env": str(raw["env"]["id"])} | git_commit(ROOT)
     own = RunIdentity(
-        experiment=EXPERIMENT, key=f"{name}-{key[:32]}", name=name, parent_key=parent, tags=tags
+        experiment=EXPERIMENT, key=run_key(name, key), name=name, parent_key=parent, tags=tags
     )
     whole = RunIdentity(
         experiment=EXPERIMENT,
@@ -206,6 +223,9 @@ def open_session(name: str, params: Params, raw: Raw, workspace: Workspace) -> I
     ):
         tracker.params(dict(leaves(subset(raw, STAGES[name].params))))
         summary.params(dict(leaves(raw)))
+        log_inputs(tracker, workspace.root, STAGES[name].deps)
+        link_reused(summary, runs / whole.key, upstream_keys(name, raw, workspace))
+        mark_run(runs / whole.key, name, own.key)
         yield Session(
             workspace=workspace, device=device, scratch=scratch, tracker=tracker, summary=summary
         )

@@ -1,0 +1,78 @@
+"""The promise to users of DVC, with DVC itself, on the preset of seconds: the same bits twice, nothing
+to do a second time, and only what depends on a changed parameter runs again."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.presets import apply_preset
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def command(folder: Path, *words: str) -> str:
+    """Run a command of the environment in `folder` and return what it printed."""
+    unset = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH")
+    env = {key: value for key, value in os.environ.items() if key not in unset}
+    env |= {"DREAMER_TRACKING": "off", "PYTHONPATH": str(folder), "VIRTUAL_ENV": str(BIN.parent)}
+    env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def fresh_copy(folder: Path) -> Path:
+    """A repository with the files of this one, the smoke preset and no cache."""
+    listed = command(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard")
+    for name in listed.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    apply_preset("smoke", folder / "params.yaml")
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    command(folder, "git", "init", "-q")
+    command(folder, "git", "add", "-A")
+    command(folder, "git", "commit", "-q", "-m", "smoke")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = fresh_copy(tmp_path_factory.mktemp("first"))
+    command(folder, "dvc", "repro")
+    return folder
+
+
+def test_two_fresh_copies_give_the_same_lock(reproduced: Path, tmp_path: Path) -> None:
+    other = fresh_copy(tmp_path / "second")
+    command(other, "dvc", "repro")
+    assert (other / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
+
+
+def test_only_the_lock_is_new_and_a_second_repro_does_nothing(reproduced: Path) -> None:
+    assert command(reproduced, "git", "status", "--porcelain").split() == ["??", "dvc.lock"]
+    again = command(reproduced, "dvc", "repro")
+    assert "Running stage" not in again
+    assert "up to date" in again
+
+
+def test_metrics_and_plots_show(reproduced: Path, tmp_path: Path) -> None:
+    assert "episode/return" in command(reproduced, "dvc", "metrics", "show")
+    command(reproduced, "dvc", "plots", "show", "-o", str(tmp_path / "plots"))
+    page = (tmp_path / "plots" / "index.html").read_text()
+    for plot in ("learning curve", "world-model losses", "imagined.png", "frames.png"):
+        assert plot in page
+
+
+def test_a_policy_parameter_runs_training_and_evaluation_only(reproduced: Path) -> None:
+    command(reproduced, "git", "add", "-A")
+    command(reproduced, "git", "commit", "-q", "-m", "lock")
+    printed = command(reproduced, "dvc", "exp", "run", "-S", "policy.clip_ratio=0.1")
+    assert [name for name in ("collect", "pretrain") if f"Running stage '{name}'" in printed] == []
+    assert "Running stage 'train'" in printed
+    assert "Running stage 'evaluate'" in printed
