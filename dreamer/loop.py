@@ -25,6 +25,8 @@ class TrainConfig:
     Attributes:
         env_steps: Environment steps of the run, the collected ones included; a reset is a step.
         updates_per_env_step: Updates owed per environment step.
+        extra_world_updates: Updates of the world model alone before each of them. They cost a fraction
+            of a full update, and a small model that blurs its world is what limits a small agent.
         eval_every: Environment steps between validations.
         eval_episodes: Episodes per validation, played side by side.
         eval_policy: `sample` actions in validation, or take the `mode`.
@@ -35,6 +37,7 @@ class TrainConfig:
 
     env_steps: int
     updates_per_env_step: float
+    extra_world_updates: int
     eval_every: int
     eval_episodes: int
     eval_policy: Literal["sample", "mode"]
@@ -46,6 +49,7 @@ class TrainConfig:
         """Refuse values out of range."""
         check_range("env_steps", self.env_steps, 1, 10**12)
         check_range("updates_per_env_step", self.updates_per_env_step, 0.0, 1000.0)
+        check_range("extra_world_updates", self.extra_world_updates, 0, 1000)
         check_range("eval_every", self.eval_every, 1, 10**12)
         check_range("eval_episodes", self.eval_episodes, 1, 10_000)
         check_range("log_every", self.log_every, 1, 10**9)
@@ -182,8 +186,14 @@ class OnlineLoop:
                 self._log(hooks, row)
 
     def _update(self) -> Metrics:
-        sample = self.buffer.sample(self.trainer.noise.numpy("replay", self.updates))
         share = self.schedule.share(self.updates, self.progress)
+        extra = self.config.extra_world_updates
+        for index in range(self.updates * extra, (self.updates + 1) * extra):
+            sample = self.buffer.sample(self.trainer.noise.numpy("world-replay", index))
+            batch = self.trainer.make_batch(sample)
+            result = self.trainer.pretrain_step(batch, index, share, stream="world")
+            self.trainer.write_back(self.buffer, sample, result)
+        sample = self.buffer.sample(self.trainer.noise.numpy("replay", self.updates))
         result = self.trainer.update_step(self.trainer.make_batch(sample), self.updates, share)
         self.trainer.write_back(self.buffer, sample, result)
         self.updates += 1

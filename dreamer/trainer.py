@@ -111,14 +111,16 @@ class DreamerV3Trainer:
         # One flag on the device collects finiteness; the host reads it when it logs.
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
-    def pretrain_step(self, batch: Batch, index: int, share: float) -> Result:
+    def pretrain_step(
+        self, batch: Batch, index: int, share: float, stream: str = "pretrain"
+    ) -> Result:
         """Update the world model alone.
 
         Args:
             batch: Replayed sequences. index: Update number, addresses the noise.
-            share: Multiplier of the learning rates.
+            share: Multiplier of the learning rates. stream: Name of the noise.
         """
-        out = self._observe(batch, "pretrain", index)
+        out = self._observe(batch, stream, index)
         loss = total_loss(out.losses, self.model.loss_scales())
         metrics = self._backward(loss, {"world": self.rates["world"] * share})
         return Result(out.metrics | metrics, self._latents(out))
