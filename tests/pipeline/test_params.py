@@ -330,8 +330,8 @@ imagination: {horizon: 15, starts: all}
 policy: {actor: ppo, clip_ratio: 0.2, epochs: 3, minibatches: 4, target_kl: 0.02,
   entropy_scale: 3e-4, actor_lr: 3e-4, critic_lr: 3e-4}
 optimizer: {warmup_updates: 10, decay_from: 0.5, final_rate: 0.1}
-train: {env_steps: 2000, updates_per_env_step: 0.125, extra_world_updates: 0, eval_every: 100, eval_episodes: 4,
-  eval_policy: sample, eval_seed: 1, log_every: 10, checkpoint_seconds: 60}
+train: {env_steps: 2000, updates_per_env_step: 0.125, extra_world_updates: 0, eval_every: 100,
+  eval_episodes: 4, eval_policy: sample, eval_seed: 1, log_every: 10, checkpoint_seconds: 60}
 evaluate: {episodes: 100, num_envs: 25, policy: sample, seed: 1000000}
 """
 
