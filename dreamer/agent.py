@@ -96,7 +96,6 @@ class Agent:
         return acted.action
 
 
-
 def random_action(spec: ActionSpec, num_envs: int, noise: Noise, step: int) -> np.ndarray:
     """(num_envs, A) float32: uniform choices as one-hots, or uniform numbers in [-1, 1]."""
     if spec.kind == "continuous":

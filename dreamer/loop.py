@@ -1,5 +1,6 @@
-"""The online loop: act, add, sample, update, evaluate, checkpoint. All of its state can be saved, and a
-resumed loop does what the uninterrupted one would have done, to the bit."""
+"""The online loop: act, add, sample, update, evaluate, checkpoint. All of its state can be saved,
+and a resumed loop does what the uninterrupted one would have done, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +26,9 @@ class TrainConfig:
     Attributes:
         env_steps: Environment steps of the run, the collected ones included; a reset is a step.
         updates_per_env_step: Updates owed per environment step.
-        extra_world_updates: Updates of the world model alone before each of them. They cost a fraction
-            of a full update, and a small model that blurs its world is what limits a small agent.
+        extra_world_updates: Updates of the world model alone before each of them. They cost a
+            fraction of a full update, and a small model that blurs its world is what limits a small
+            agent.
         eval_every: Environment steps between validations.
         eval_episodes: Episodes per validation, played side by side.
         eval_policy: `sample` actions in validation, or take the `mode`.

@@ -1,4 +1,6 @@
-"""DreamerV3Trainer: owns world model, behaviour and optimiser, and makes one update out of a batch."""
+"""DreamerV3Trainer: owns world model, behaviour and optimiser, and makes one update out of a
+batch.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,9 @@ class OptimizerConfig:
 
 
 class Result(NamedTuple):
-    """Outcome of one update: metrics on the device and the fresh latents of the batch's rows, packed
-    for the buffer, deter (B, T, D) float16 and stoch (B, T, S) uint8 class indices."""
+    """Outcome of one update: metrics on the device and the fresh latents of the batch's rows,
+    packed for the buffer, deter (B, T, D) float16 and stoch (B, T, S) uint8 class indices.
+    """
 
     metrics: Metrics
     latents: dict[str, Tensor]
@@ -156,7 +159,9 @@ class DreamerV3Trainer:
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
         }
-        return state if self.policy is None else state | {"behavior": dict(self.behavior.state_dict())}
+        return (
+            state if self.policy is None else state | {"behavior": dict(self.behavior.state_dict())}
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; the state of a pretrained world model leaves behaviour as

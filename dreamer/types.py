@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 Losses = dict[str, Tensor]  # name -> (B, T), unreduced
@@ -70,7 +69,8 @@ class ObsSpec:
     Attributes:
         shape: Shape of one observation; never empty, () becomes (1,).
         dtype: numpy dtype name: `uint8`, `float32`, or `int32` for categorical ones.
-        kind: `image` is (height, width, channels) uint8; `categorical` holds integers below `classes`.
+        kind: `image` is (height, width, channels) uint8; `categorical` holds integers below
+            `classes`.
         classes: Number of classes of a categorical key, otherwise 0.
     """
 
@@ -105,7 +105,9 @@ class ActionSpec:
 
 
 class EnvSpec(NamedTuple):
-    """What an agent must know of an environment: observation keys (sorted) and the action vector."""
+    """What an agent must know of an environment: observation keys (sorted) and the action
+    vector.
+    """
 
     obs: dict[str, ObsSpec]
     action: ActionSpec
@@ -118,7 +120,9 @@ class EnvSpec(NamedTuple):
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> EnvSpec:
         """Inverse of `to_json`; keys come back sorted."""
-        obs = {k: ObsSpec(**v | {"shape": tuple(v["shape"])}) for k, v in sorted(raw["obs"].items())}
+        obs = {
+            k: ObsSpec(**v | {"shape": tuple(v["shape"])}) for k, v in sorted(raw["obs"].items())
+        }
         action = raw["action"]
         return cls(obs, ActionSpec(kind=action["kind"], sizes=tuple(action["sizes"])))
 
@@ -172,8 +176,8 @@ class SizeLike(Protocol):
 
 
 class Imagined(NamedTuple):
-    """One batch of imagined rollouts, time first: index 0 is the replayed posterior, and `reward[t]`,
-    `cont[t]` are predicted at state t.
+    """One batch of imagined rollouts, time first: index 0 is the replayed posterior, and
+    `reward[t]`, `cont[t]` are predicted at state t.
 
     Attributes:
         feat: (H + 1, N, F), no gradient.

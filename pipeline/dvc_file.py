@@ -11,7 +11,8 @@ from pipeline.closure import ROOT, import_closure
 from pipeline.stages.session import STAGES, Stage
 
 HEADER = """\
-# The story in four stages. Written by `python -m pipeline.dvc_file`: code dependencies are the import
+# The story in four stages. Written by `python -m pipeline.dvc_file`: code dependencies are the
+# import
 # closure of each stage's module and the lock file.
 """
 PLOTS = """\

@@ -25,7 +25,8 @@ class PolicyConfig:
     """What is tuned about behaviour learning.
 
     Attributes:
-        actor: `ppo` (epochs over the imagined batch) or `reinforce` (the official DreamerV3 update).
+        actor: `ppo` (epochs over the imagined batch) or `reinforce` (the official DreamerV3
+            update).
         clip_ratio: PPO clips probability ratios to 1 -+ clip_ratio.
         epochs, minibatches: PPO passes over the imagined batch, and parts per pass.
         target_kl: The actor stops for the rest of an update beyond 1.5 times this divergence.
@@ -117,4 +118,4 @@ class Critic(nn.Module):
     def update_slow(self) -> None:
         """slow += 0.02 * (head - slow), after every update."""
         slow = list(self.slow.parameters())
-        torch._foreach_lerp_(slow, list(self.head.parameters()), SLOW_RATE)  # noqa: SLF001
+        torch._foreach_lerp_(slow, list(self.head.parameters()), SLOW_RATE)

@@ -31,7 +31,8 @@ REPLAY_VALUE_SCALE = 0.3
 
 class PPOStep(NamedTuple):
     """What one minibatch reads of the rollout, row by row; the critic's targets are encoded once per
-    update, in `value_index` and `value_weight` as `TwoHotCode` has them."""
+    update, in `value_index` and `value_weight` as `TwoHotCode` has them.
+    """
 
     feat: Tensor
     action: Tensor

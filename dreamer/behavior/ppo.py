@@ -19,7 +19,8 @@ LOG_RATIO_LIMIT = 20.0
 
 class Targets(NamedTuple):
     """What actor and critic learn from, all (H, N) without gradient: return, advantage, loss weight
-    (probability of having got that far), the slow critic's value and the old value."""
+    (probability of having got that far), the slow critic's value and the old value.
+    """
 
     ret: Tensor
     adv: Tensor

@@ -1,5 +1,6 @@
 """Senses: how each kind of observation is encoded and decoded. `MODALITY_CONFIGS` is the extension
-point: one entry per modality, chosen by the `kind` of an observation's spec."""
+point: one entry per modality, chosen by the `kind` of an observation's spec.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +31,7 @@ class ModalityConfig:
 
 
 MODALITY_CONFIGS: dict[str, ModalityConfig] = {
-    "image": ModalityConfig(
-        kinds=("image",), encoder_type=ImageEncoder, decoder_type=ImageDecoder
-    ),
+    "image": ModalityConfig(kinds=("image",), encoder_type=ImageEncoder, decoder_type=ImageDecoder),
     "vector": ModalityConfig(
         kinds=("vector", "categorical"), encoder_type=VectorEncoder, decoder_type=VectorDecoder
     ),

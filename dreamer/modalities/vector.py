@@ -1,6 +1,7 @@
 """Vectors and categorical numbers: symlog or one-hot, then an MLP.
 
-Source: arXiv 2301.04104, "World model learning" and "Robust predictions" (symlog inputs and targets).
+Source: arXiv 2301.04104, "World model learning" and "Robust predictions" (symlog inputs and
+    targets).
 """
 
 from __future__ import annotations

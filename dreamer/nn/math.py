@@ -1,7 +1,8 @@
 """Pure functions of tensors: squashing, two-hot bins, lambda-returns.
 
 Source: Hafner et al., "Mastering diverse domains through world models" (arXiv 2301.04104; Nature
-2025), sections "Robust predictions" and "Critic learning", in the form of the current official code.
+2025), sections "Robust predictions" and "Critic learning", in the form of the current official
+code.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def symexp(x: Tensor) -> Tensor:
 def symexp_bins(device: torch.device) -> Tensor:
     """(255,) float32 bins: symexp of a linear grid on [-20, 20].
 
-    One half is computed and mirrored, so that bin 127 is exactly 0 and the bins are exactly symmetric.
+    One half is computed and mirrored, so that bin 127 is exactly 0 and the bins are exactly
+    symmetric.
     """
     grid = torch.linspace(-20.0, 0.0, NUM_BINS // 2 + 1, dtype=torch.float64)
     half = symexp(grid).float()

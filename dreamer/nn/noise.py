@@ -1,6 +1,7 @@
 """Noise as a function of (seed, stream name, index): no hidden generator state to save or restore.
 
-Switching a module off changes no other stream, and an interrupted run draws what it would have drawn.
+Switching a module off changes no other stream, and an interrupted run draws what it would have
+drawn.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class PercentileScale(nn.Module):
     """Exponential moving 5th and 95th percentiles of returns; their distance scales advantages.
 
-    scale = max(floor, high - low). The moving averages start at 0 and are not debiased; the offset is
-    not subtracted, because it cancels in advantages.
+    scale = max(floor, high - low). The moving averages start at 0 and are not debiased; the offset
+    is not subtracted, because it cancels in advantages.
 
     Args:
         rate: Share of the new percentiles per update. floor: Least scale, so that noise is never
@@ -30,7 +30,9 @@ class PercentileScale(nn.Module):
         self.register_buffer("high", torch.zeros(()))
 
     def update(self, ret: Tensor) -> None:
-        """Take in a batch of returns of any shape (linear interpolation between order statistics)."""
+        """Take in a batch of returns of any shape (linear interpolation between order
+        statistics).
+        """
         ordered = ret.detach().flatten().sort().values
         self.low.lerp_(_percentile(ordered, 0.05), self.rate)
         self.high.lerp_(_percentile(ordered, 0.95), self.rate)

@@ -50,7 +50,8 @@ class CoreWeights(NamedTuple):
 
 class CoreTrace(NamedTuple):
     """Pre-activations of one step for B rows: branch (B, 2, h), core (B, D) and gates
-    (3, blocks, B, d)."""
+    (3, blocks, B, d).
+    """
 
     branch: Tensor
     core: Tensor
@@ -59,7 +60,8 @@ class CoreTrace(NamedTuple):
 
 class Scratch(NamedTuple):
     """Memory that every step of a loop uses again: shared (B, 2, h), own (blocks, B, d), inner (B, D)
-    and gates (3, blocks, B, d)."""
+    and gates (3, blocks, B, d).
+    """
 
     shared: Tensor
     own: Tensor

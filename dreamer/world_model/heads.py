@@ -17,9 +17,7 @@ class ScalarHead(nn.Module):
         feat_dim: F. units, layers: Of the MLP before the zero-initialised output.
     """
 
-    def __init__(
-        self, feat_dim: int, units: int, layers: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, feat_dim: int, units: int, layers: int, generator: torch.Generator) -> None:
         super().__init__()
         self.mlp = MLP(feat_dim, units, layers, generator)
         self.out = Linear(units, NUM_BINS, generator, outscale=0.0)
@@ -32,9 +30,7 @@ class ScalarHead(nn.Module):
 class ContinueHead(nn.Module):
     """Feature -> probability of going on, the discount included."""
 
-    def __init__(
-        self, feat_dim: int, units: int, layers: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, feat_dim: int, units: int, layers: int, generator: torch.Generator) -> None:
         super().__init__()
         self.mlp = MLP(feat_dim, units, layers, generator)
         self.out = Linear(units, 1, generator)

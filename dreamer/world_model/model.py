@@ -36,7 +36,8 @@ class WorldModelConfig:
         size: Name in `SIZES`.
         kl_scale: Multiplies both KL losses. free_nats: Nats per step without KL gradient.
         recon_scale: Multiplies every reconstruction loss.
-        discount_horizon: The continue head is taught 1 - 1 / discount_horizon where the episode goes on.
+        discount_horizon: The continue head is taught 1 - 1 / discount_horizon where the episode
+            goes on.
         world_lr: Learning rate.
         embed_dim: Width of a linear projection of the encoders' output, or `auto` for none.
     """
@@ -138,7 +139,12 @@ class MultimodalWorldModel(nn.Module):
         return decoded
 
     def observe_step(
-        self, obs: Mapping[str, Tensor], state: LatentState, prev_action: Tensor, is_first: Tensor, noise: Tensor
+        self,
+        obs: Mapping[str, Tensor],
+        state: LatentState,
+        prev_action: Tensor,
+        is_first: Tensor,
+        noise: Tensor,
     ) -> LatentState:
         """Filter one step while acting: the scan of length one.
 
@@ -182,7 +188,8 @@ class MultimodalWorldModel(nn.Module):
         for decoder in self.decoders.values():
             losses |= {f"recon/{key}": loss for key, loss in decoder.loss(feat, timed).items()}
         losses["reward"] = self.reward(feat).loss(batch.reward.transpose(0, 1))
-        # The discount lives in the label, so that imagination multiplies by `cont` and nothing else.
+        # The discount lives in the label, so that imagination multiplies by `cont` and nothing
+        # else.
         label = (~batch.is_terminal.transpose(0, 1)).float() * self.config.discount
         losses["cont"] = self.cont(feat).loss(label)
         return losses

@@ -34,7 +34,8 @@ UNIMIX = 0.01
 
 class PostWeights(NamedTuple):
     """Weights of the posterior that read the recurrent state: hidden (D, h), its norm's scale (h,),
-    logit (h, C * S) and its bias."""
+    logit (h, C * S) and its bias.
+    """
 
     hidden: Tensor
     scale: Tensor
@@ -45,7 +46,8 @@ class PostWeights(NamedTuple):
 class Trace(NamedTuple):
     """What the backward pass needs of every step: the masked state that entered it, old (T, B, D) and
     chosen (T, B, C * S), the new deter (T, B, D), the posterior's pre-activation post (T, B, h) and
-    softmax soft (T, B, C, S); and the core's pre-activations, the gates (3, blocks, T, B, d)."""
+    softmax soft (T, B, C, S); and the core's pre-activations, the gates (3, blocks, T, B, d).
+    """
 
     old: Tensor
     chosen: Tensor
@@ -133,7 +135,8 @@ class NormFactors(NamedTuple):
 
 class Grads(NamedTuple):
     """Gradients of every step: of the outputs of the three normed layers, (T, B, ...), then of their
-    pre-activations, of the posterior's logits, and of the gates (3, blocks, T, B, d)."""
+    pre-activations, of the posterior's logits, and of the gates (3, blocks, T, B, d).
+    """
 
     hidden: Tensor
     inner: Tensor

@@ -1,4 +1,6 @@
-"""The replay buffer of a stage: filled from the collected episodes, or restored after an interruption."""
+"""The replay buffer of a stage: filled from the collected episodes, or restored after an
+interruption.
+"""
 
 from __future__ import annotations
 

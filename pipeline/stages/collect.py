@@ -1,4 +1,6 @@
-"""Stage `collect`: random play, stored as whole episodes. Reads env, collect; writes data/episodes."""
+"""Stage `collect`: random play, stored as whole episodes. Reads env, collect; writes
+data/episodes.
+"""
 
 from __future__ import annotations
 

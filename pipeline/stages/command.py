@@ -25,10 +25,12 @@ def run_stage(name: str, run: Run, raw: Raw, workspace: Workspace) -> None:
 
 
 def main(name: str, run: Run) -> None:
-    """Run a stage with `params.yaml` of the current folder; mistakes end in one line and status 2."""
+    """Run a stage with `params.yaml` of the current folder; mistakes end in one line and status
+    2.
+    """
     configure_logging(os.environ.get("DREAMER_LOG_LEVEL", "info"))
     try:
         run_stage(name, run, load_raw("params.yaml"), Workspace(Path.cwd()))
     except DreamerError as error:
-        log.error("%s: %s", name, error)  # noqa: TRY400  (one line, no traceback)
+        log.error("%s: %s", name, error)
         sys.exit(2)

@@ -73,7 +73,9 @@ def row_of(episode: EpisodeStats) -> dict[str, float]:
     }
 
 
-def pictures(agent: SavedAgent, config: EvaluateConfig, reports: Path, device: torch.device) -> None:
+def pictures(
+    agent: SavedAgent, config: EvaluateConfig, reports: Path, device: torch.device
+) -> None:
     """Imagined against real observations, and frames where the environment can draw itself."""
     recording = record_episode(
         agent.model,

@@ -43,9 +43,7 @@ def run(params: Params, session: Session) -> None:
     store(session, training)
 
 
-def train(
-    params: Params, session: Session, training: Pretraining, experience: Experience
-) -> None:
+def train(params: Params, session: Session, training: Pretraining, experience: Experience) -> None:
     """Run to the end, telling tracker and terminal, checkpointing on the way."""
 
     def state() -> dict[str, Any]:

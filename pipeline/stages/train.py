@@ -1,7 +1,7 @@
 """Stage `train`: act, collect and keep training model and policy, online.
 
-Reads data/episodes and models/world_model; writes models/agent (the best by validation and the last) and
-reports/train.
+Reads data/episodes and models/world_model; writes models/agent (the best by validation and the
+last) and reports/train.
 """
 
 from __future__ import annotations

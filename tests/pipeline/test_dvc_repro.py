@@ -1,5 +1,5 @@
-"""The promise to users of DVC, with DVC itself, on the preset of seconds: the same bits twice, nothing
-to do a second time, and only what depends on a changed parameter runs again."""
+"""The promise to users of DVC, with DVC itself, on the preset of seconds: the same bits twice,
+nothing to do a second time, and only what depends on a changed parameter runs again."""
 
 import os
 import shutil

@@ -1,4 +1,5 @@
-"""The stages as a pipeline on the seconds-long preset: equal bytes, exact resuming, declared reads."""
+"""The stages as a pipeline on the seconds-long preset: equal bytes, exact resuming, declared
+reads."""
 
 import copy
 import hashlib
