@@ -231,6 +231,56 @@ def test_imagining_from_the_last_steps_only(actor, starts):
     assert all(math.isfinite(value) for value in trainer.read(result.metrics).values())
 
 
+@pytest.mark.parametrize(("actor", "scorer"), [("ppo", "evaluate"), ("reinforce", "reinforce")])
+def test_rollouts_and_replay_value_are_about_the_same_last_rows(monkeypatch, actor, scorer):
+    trainer = make_trainer(PLAIN, actor=actor, starts=3)
+    torch.nn.init.normal_(trainer.behavior.critic.head.out.weight)
+    batch, seen = batches(PLAIN, 1)[0], {}
+    noise = trainer.noise.uniform("observe", 4, (5, 2, SMALL.groups))
+    with torch.no_grad():
+        want = trainer.model(batch, noise).feat[2:]
+
+    def watch(name):
+        method = getattr(trainer.behavior, name)
+
+        def watched(*args):
+            seen[name] = args, method(*args)
+            return seen[name][1]
+
+        monkeypatch.setattr(trainer.behavior, name, watched)
+
+    watch(scorer)
+    watch("replay_value")
+    trainer.update_step(batch, 4, 1.0)
+    (rollout,), scored = seen[scorer]
+    targets = scored if actor == "ppo" else scored[1]
+    (feat, given, bootstrap, discount), _ = seen["replay_value"]
+    torch.testing.assert_close(rollout.feat[0].view(3, 2, -1), want)
+    torch.testing.assert_close(feat.detach(), want)
+    assert feat.requires_grad  # the critic shapes what the world model finds worth knowing
+    assert given is batch
+    assert torch.equal(bootstrap, targets.ret[0].view(3, 2))
+    assert discount == pytest.approx(1 - 1 / 333)
+    # Percentiles are taken in once an update.
+    low, high = (targets.ret.quantile(q) for q in (0.05, 0.95))
+    torch.testing.assert_close(trainer.behavior.scale.low, 0.01 * low)
+    torch.testing.assert_close(trainer.behavior.scale.high, 0.01 * high)
+
+
+def test_latents_and_actions_are_imagined_from_noise_of_their_own(monkeypatch):
+    trainer, drawn = make_trainer(vector_spec(2, discrete=(2, 2, 2))), []
+    uniform = type(trainer.noise).uniform
+
+    def watched(noise, stream, index, shape):
+        drawn.append((stream, index))
+        return uniform(noise, stream, index, shape)
+
+    monkeypatch.setattr(type(trainer.noise), "uniform", watched)
+    trainer.update_step(random_batch(trainer.model.spec), 6, 1.0)
+    assert len(drawn) == len(set(drawn)) == 3
+    assert {index for _, index in drawn} == {6}
+
+
 def test_all_starts_are_the_same_as_as_many_as_there_are():
     one, other = (make_trainer(PLAIN, starts=starts) for starts in ("all", 5))
     train(one, batches(PLAIN))

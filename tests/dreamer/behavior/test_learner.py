@@ -197,6 +197,7 @@ def test_beyond_the_divergence_limit_only_the_critic_goes_on():
 def test_replay_value_by_hand():
     behavior, spec = learner(), vector_spec(2, discrete=(2,))
     scramble(behavior.critic.head)
+    scramble(behavior.critic.slow)
     batch = random_batch(spec, 1, 4, reward=torch.tensor([[9.0, 1.0, 2.0, 3.0]]))
     batch.is_last[0, 1] = True
     feat, boot = torch.randn(4, 1, F), torch.tensor([100.0, 10.0, 20.0, 30.0])[:, None]
