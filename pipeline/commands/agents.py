@@ -19,11 +19,11 @@ from dreamer.envs.vector import VectorEnv
 from dreamer.saved_agent import SavedAgent, load_agent
 from dreamer.types import ConfigError, EnvSpec, check_range
 from pipeline.commands.settings import PARAMS, find_params, observe_spec
-from pipeline.params import EvaluateConfig, load_params
+from pipeline.params import EvaluateConfig, Params, from_raw, load_raw, subset
 from pipeline.report.pictures import frame_strip, write_gif
 from pipeline.report.recording import record_episode
 from pipeline.stages import evaluate as stage
-from pipeline.stages.session import Workspace, prepare
+from pipeline.stages.session import STAGES, Workspace, prepare
 
 MAX_STEPS = 10_000  # of a recorded episode; an environment may never end
 FPS = 30  # of environments that do not say
@@ -103,7 +103,7 @@ def make_player(folder: Path, wishes: Wishes) -> Player:
         CheckpointError: No readable agent is there. ConfigError: The environment has other spaces.
     """
     folder = agent_folder(folder)
-    params = load_params(params_beside(folder))
+    params = playing_params(folder)
     device = prepare(params)
     agent = load_agent(folder, device)
     if wishes.env is not None:
@@ -131,10 +131,17 @@ def agent_folder(folder: Path) -> Path:
     return folder / "best" if (folder / "best").is_dir() else folder
 
 
-def params_beside(agent: Path) -> Path:
-    """The parameters that an agent was made with: of its workspace, else the project's."""
+def playing_params(agent: Path) -> Params:
+    """The parameters of the project, but those that `evaluate` reads from the agent's workspace.
+
+    The other sections do not matter here, and an older workspace may have them otherwise.
+    """
+    raw = load_raw(find_params())
     above = list(agent.resolve().parents)[:3]
-    return next((path / PARAMS for path in above if (path / PARAMS).exists()), find_params())
+    beside = next((path / PARAMS for path in above if (path / PARAMS).exists()), None)
+    if beside is not None:
+        raw |= subset(load_raw(beside), STAGES["evaluate"].params)
+    return from_raw(raw)
 
 
 def check_spaces(spec: EnvSpec, env: EnvConfig) -> None:

@@ -326,6 +326,14 @@ def test_evaluating_a_run_gives_the_figures_of_its_report(trained, capsys):
     assert again.out == answer.out
 
 
+def test_an_agent_outlives_a_change_of_the_parameters(trained, copy, capsys):
+    """As if a later version had renamed a parameter that playing does not read."""
+    text = (copy / "params.yaml").read_text()
+    (copy / "params.yaml").write_text(text.replace("clip_ratio", "clip"))
+    answer = dreamer(capsys, "evaluate", copy)
+    assert answer.out[1:] == dreamer(capsys, "evaluate", trained).out[1:]
+
+
 def test_other_episodes_another_policy_and_an_environment_with_the_same_spaces(trained, capsys):
     few = figures(dreamer(capsys, "evaluate", trained, "--episodes", "1").out[1:])
     assert (few["episode/count"], few["episode/return_std"]) == (1, 0)
