@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -200,8 +201,8 @@ def measure(workload: Workload, updates: int) -> dict[str, Any]:
     stopwatch = watch(trainer)
     spent, products = [], []
     for index in range(WARM_UP, WARM_UP + updates):
-        products += [seconds(lambda: torch.mm(a, b, out=out)) for _ in range(GEMMS_PER_UPDATE)]
-        spent.append(seconds(lambda index=index: trainer.update_step(batch, index, 1.0)))
+        products += [seconds(partial(torch.mm, a, b, out=out)) for _ in range(GEMMS_PER_UPDATE)]
+        spent.append(seconds(partial(trainer.update_step, batch, index, 1.0)))
     rate = 2e-9 * GEMM**3 / float(np.median(products))
     gflop = workload.gflop or counter.total / 1e9
     quarter, median, upper = 1e3 * np.quantile(spent, [0.25, 0.5, 0.75])

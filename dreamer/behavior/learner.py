@@ -30,8 +30,10 @@ REPLAY_VALUE_SCALE = 0.3
 
 
 class PPOStep(NamedTuple):
-    """What one minibatch reads of the rollout, row by row; the critic's targets are encoded once per
-    update, in `value_index` and `value_weight` as `TwoHotCode` has them.
+    """What one minibatch reads of the rollout, row by row.
+
+    The critic's targets are encoded once per update: `value_bins` and `value_weight` are the fields
+    of a `TwoHotCode`.
     """
 
     feat: Tensor
@@ -39,7 +41,7 @@ class PPOStep(NamedTuple):
     log_prob_old: Tensor
     adv: Tensor
     weight: Tensor
-    value_index: Tensor
+    value_bins: Tensor
     value_weight: Tensor
 
     def rows(self, index: Tensor) -> PPOStep:
@@ -51,7 +53,8 @@ class ActorCritic(nn.Module):
     """Flat actor, critic and return scale.
 
     Args:
-        feat_dim: F. units: Width of the MLPs. spec: Actions. config: What is tuned. seed: Of weights.
+        feat_dim: F. units: Width of the MLPs. spec: Actions. config: What is tuned.
+        seed: Of the initial weights.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class ActorCritic(nn.Module):
         return Targets(ret, adv, trajectory_weight(rollout.cont), slow, value[:-1])
 
     def reinforce(self, rollout: Imagined) -> tuple[Losses, Targets]:
-        """Losses (H, N) of actor and critic; the rollout's log-probabilities must carry gradients."""
+        """Losses (H, N) of actor and critic; the log-probabilities must carry gradients."""
         parts = rollout.feat[:-1].flatten(0, 1).split(CHUNK)
         values = [self.critic(rows) for rows in parts]
         with torch.no_grad():
@@ -103,7 +106,9 @@ class ActorCritic(nn.Module):
             value = in_chunks(lambda rows: self.critic(rows).mean(), rollout.feat)
         return self.targets(rollout, value)
 
-    def replay_value(self, feat: Tensor, batch: Batch, bootstrap: Tensor, discount: float) -> Tensor:
+    def replay_value(
+        self, feat: Tensor, batch: Batch, bootstrap: Tensor, discount: float
+    ) -> Tensor:
         """Critic loss on replayed steps; its gradient reaches the world model.
 
         Args:
@@ -131,11 +136,12 @@ class ActorCritic(nn.Module):
         noise: Noise,
         index: int,
     ) -> Metrics:
-        """Epochs times minibatches over the rollout; beyond the divergence limit only the critic goes on.
+        """Epochs times minibatches; beyond the divergence limit only the critic goes on.
 
         Args:
             rollout: Imagined by the policy as it is now. targets: Of the same rollout.
-            rates: Learning rates of groups `actor` and `critic`. index: Update number, for the noise.
+            rates: Learning rates of groups `actor` and `critic`.
+            index: Update number, for the noise.
         """
         whole = PPOStep(
             rollout.feat[:-1].flatten(0, 1),
@@ -168,7 +174,7 @@ class ActorCritic(nn.Module):
         )
         gain = surrogate + config.entropy_scale * entropy
         policy_loss = -weighted_mean(gain, step.weight)
-        code = TwoHotCode(step.value_index, step.value_weight)
+        code = TwoHotCode(step.value_bins, step.value_weight)
         value_loss = weighted_mean(self.critic(step.feat).code_loss(code), step.weight)
         metrics = ppo_metrics(ratio, config.clip_ratio, entropy)
         # Shut before the step, and for all that follow: this is where the limit was found passed.

@@ -54,18 +54,18 @@ def straight_through(sample: Tensor, probs: Tensor) -> Tensor:
 
 
 class TwoHotCode(NamedTuple):
-    """Two-hot codes of K targets per position: bins index (..., 2 K) int64 and weight (..., 2 K)."""
+    """Two-hot codes of K targets per position: bins (..., 2 K) int64, weight (..., 2 K)."""
 
-    index: Tensor
+    bins: Tensor
     weight: Tensor
 
     @classmethod
     def of(cls, *targets: Tensor) -> TwoHotCode:
         """Encode detached raw targets (...), all of one shape."""
         codes = [two_hot(target.detach()) for target in targets]
-        index = torch.stack([i for low, high, _ in codes for i in (low, high)], -1)
+        bins = torch.stack([i for low, high, _ in codes for i in (low, high)], -1)
         weight = torch.stack([w for _, _, share in codes for w in (1.0 - share, share)], -1)
-        return cls(index, weight)
+        return cls(bins, weight)
 
 
 class SymexpTwoHot:
@@ -93,9 +93,9 @@ class SymexpTwoHot:
 
     def code_loss(self, code: TwoHotCode) -> Tensor:
         """(...) sum of the cross-entropies against targets that are encoded already."""
-        flat, bins = self.logit.reshape(-1, NUM_BINS), code.index.shape[-1]
-        index, weight = code.index.view(-1, bins), code.weight.view(-1, bins)
-        return SparseCrossEntropy.apply(flat, index, weight).view(self.logit.shape[:-1])
+        flat, per_row = self.logit.reshape(-1, NUM_BINS), code.bins.shape[-1]
+        bins, weight = code.bins.view(-1, per_row), code.weight.view(-1, per_row)
+        return SparseCrossEntropy.apply(flat, bins, weight).view(self.logit.shape[:-1])
 
 
 class Bernoulli:
@@ -123,7 +123,9 @@ class OneHotActions:
     """
 
     def __init__(self, logit: Tensor, sizes: tuple[int, ...], unimix: float) -> None:
-        self.probs = [mix_uniform(part, unimix, -1) for part in logit.float().split(sizes, -1)]
+        # Views of class-major memory, because a softmax over a short last dimension is slow.
+        parts = logit.movedim(-1, 0).float().split(sizes)
+        self.probs = [mix_uniform(part, unimix, 0).movedim(0, -1) for part in parts]
 
     def sample(self, noise: Tensor) -> Tensor:
         """(..., A) one-hots from (..., len(sizes)) uniform noise."""

@@ -6,6 +6,8 @@ norm and activation, epsilon).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -97,9 +99,7 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, units: int, layers: int, generator: torch.Generator) -> None:
         super().__init__()
         widths = [inputs] + [units] * layers
-        self.layers = nn.ModuleList(
-            NormedLinear(a, b, generator) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(NormedLinear(a, b, generator) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., units)."""

@@ -1,8 +1,8 @@
 """The block-GRU core of the RSSM: a module, and one step of it on preallocated memory.
 
-The weights that read the shared inputs of the blocks are one dense matrix, only the recurrent part is
-block-diagonal. Inside the loops the three gates are apart, each (blocks, rows, D / blocks), so that
-everything elementwise runs over contiguous memory.
+The weights that read the shared inputs of the blocks are one dense matrix, only the recurrent part
+is block-diagonal. Inside the loops the three gates are apart, each (blocks, rows, D / blocks), so
+that everything elementwise runs over contiguous memory.
 
 Source: arXiv 2301.04104 v2, "World model learning"; gates, initialisation and order of layers as in
 the official code since 2024.
@@ -24,7 +24,7 @@ BLOCKS = 8
 
 
 class CoreWeights(NamedTuple):
-    """Weights of the core that read the recurrent state; h is the width of a branch, d = D / blocks.
+    """Weights of the core that read the recurrent state; d = D / blocks, h is a branch's width.
 
     Attributes:
         deter, deter_bias: (D, h), (h,) of the branch from deter.
@@ -59,8 +59,8 @@ class CoreTrace(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory that every step of a loop uses again: shared (B, 2, h), own (blocks, B, d), inner (B, D)
-    and gates (3, blocks, B, d).
+    """Memory that every step of a loop uses again: shared (B, 2, h), own (blocks, B, d), inner
+    (B, D) and gates (3, blocks, B, d).
     """
 
     shared: Tensor

@@ -12,7 +12,6 @@ from torch import Tensor
 from dreamer.types import ConfigError, Imagined, Policy, check_range
 from dreamer.world_model.model import MultimodalWorldModel
 
-
 CHUNK = 1024
 
 
@@ -55,8 +54,8 @@ def imagine(
     """
     horizon, width = len(latent_noise), deter.shape[-1]
     feat = deter.new_empty(horizon + 1, len(deter), width + stoch.shape[-1])
-    # Through `data` each step counts its versions apart: autograd, which keeps earlier steps for the
-    # policy's gradient, would take the writing of later ones for a change of the same tensor.
+    # Through `data` each step counts its versions apart: autograd keeps earlier steps for the
+    # policy's gradient, and would take the writing of later ones for a change of the same tensor.
     states = [feat.data[step] for step in range(horizon + 1)]
     torch.cat([deter.detach(), stoch.detach()], -1, out=states[0])
     actions, log_probs, entropies = [], [], []
@@ -71,8 +70,8 @@ def imagine(
         log_probs.append(acted.log_prob)
         entropies.append(acted.entropy)
     with torch.no_grad():
-        reward = in_chunks(lambda rows: model.reward(rows).mean(), feat)
-        cont = in_chunks(lambda rows: model.cont(rows).mean(), feat)
+        heads = (model.reward, model.cont)
+        reward, cont = in_chunks(lambda x: torch.stack([head(x).mean() for head in heads]), feat)
     return Imagined(
         feat=feat,
         action=torch.stack(actions),
@@ -84,7 +83,8 @@ def imagine(
 
 
 def in_chunks(head: Callable[[Tensor], Tensor], feat: Tensor) -> Tensor:
-    """Apply a head (M, F) -> (M,) to (H, N, F) about a thousand rows at a time, which keeps its
-    activations in the cache; returns (H, N)."""
+    """Apply a head (M, F) -> (..., M) to (H, N, F) about a thousand rows at a time, which keeps its
+    activations in the cache; returns (..., H, N).
+    """
     parts = [head(rows) for rows in feat.flatten(0, 1).split(CHUNK)]
-    return torch.cat(parts).view(feat.shape[:2])
+    return torch.cat(parts, -1).unflatten(-1, feat.shape[:2])

@@ -3,7 +3,8 @@
 What does not depend on the recurrent state is computed outside the scan for all steps at once: the
 action branch, and the share of the posterior layer that reads the embedding.
 
-Source: arXiv 2301.04104 v2, "World model learning"; order of layers as in the official code since 2024.
+Source: arXiv 2301.04104 v2, "World model learning"; order of layers as in the official code since
+2024.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ from dreamer.world_model.sizes import SIZES, Size
 
 __all__ = ["RSSM", "SIZES", "Observed", "Size", "flat_stoch", "kl_losses"]
 
-# Rows that imagination takes at once, so that a step's activations stay in the cache.
-CHUNK = 256
-
 
 class Observed(NamedTuple):
-    """Scan over replayed sequences, time first: deter (T, B, D), stoch (T, B, C * S) flat class-major
-    one-hots with straight-through gradient, post and prior probabilities (T, B, C, S)."""
+    """Scan over replayed sequences, time first: deter (T, B, D), stoch (T, B, C * S) flat
+    class-major one-hots with straight-through gradient, post and prior probabilities
+    (T, B, C, S).
+    """
 
     deter: Tensor
     stoch: Tensor
@@ -39,7 +39,7 @@ class Observed(NamedTuple):
 
 
 def flat_stoch(state: LatentState) -> Tensor:
-    """(..., S, C) one-hots -> (..., C * S), class-major; free when memory is class-major already."""
+    """(..., S, C) one-hots -> (..., C * S) class-major; free when memory is class-major already."""
     return state.stoch.transpose(-1, -2).flatten(-2)
 
 
@@ -74,8 +74,9 @@ class RSSM(nn.Module):
         return LatentState(like.new_zeros(batch, self.size.deter), stoch)
 
     def post(self, deter: Tensor, from_embed: Tensor, weight: Tensor) -> Tensor:
-        """Posterior probabilities (B, C, S) from deter (B, D), the embedding's pre-activation (B, hidden)
-        and the part of the weight that reads deter (D, hidden)."""
+        """Posterior probabilities (B, C, S) from deter (B, D), the embedding's pre-activation
+        (B, hidden) and the part of the weight that reads deter (D, hidden).
+        """
         hidden = self.post_hidden.activate(torch.addmm(from_embed, deter, weight))
         return self._probs(self.post_logit(hidden))
 
@@ -84,7 +85,9 @@ class RSSM(nn.Module):
         return self._probs(self.prior_logit(self.prior_hidden(deter)))
 
     def embed_branch(self, embed: Tensor) -> Tensor:
-        """Share of the posterior's pre-activation that reads the embedding, (..., E) -> (..., hidden)."""
+        """(..., E) -> (..., hidden): share of the posterior's pre-activation that reads the
+        embedding, the bias included.
+        """
         linear = self.post_hidden.linear
         return functional.linear(embed, linear.weight[:, self.size.deter :], linear.bias)
 
@@ -161,17 +164,14 @@ class RSSM(nn.Module):
         """
         width, weights = self.size.deter, self.core.weights()
         out = deter.new_empty(len(deter), self.feat_dim) if out is None else out
-        terms = self.core.action_term(action)
-        for start in range(0, len(deter), CHUNK):
-            rows = slice(start, start + CHUNK)
-            after, sample = out[rows, :width], out[rows, width:]
-            scratch = Scratch.empty(weights, len(after))
-            # Nobody asks for the pre-activations, so they share memory with what follows them.
-            trace = CoreTrace(scratch.shared, terms[rows], scratch.gates)
-            core_step(weights, deter[rows], stoch[rows], terms[rows], trace, scratch, after)
-            classes = sample.unflatten(-1, (self.size.classes, self.size.groups))
-            sample_one_hot(self.prior(after), noise[rows], -2, out=classes)
-        return out[:, :width], out[:, width:]
+        after, sample = out[:, :width], out[:, width:]
+        term, scratch = self.core.action_term(action), Scratch.empty(weights, len(deter))
+        # Nobody asks for the pre-activations, so they share memory with what follows from them.
+        trace = CoreTrace(scratch.shared, term, scratch.gates)
+        core_step(weights, deter, stoch, term, trace, scratch, after)
+        classes = sample.unflatten(-1, (self.size.classes, self.size.groups))
+        sample_one_hot(self.prior(after), noise, -2, out=classes)
+        return after, sample
 
     def _post_weights(self) -> PostWeights:
         linear, logit = self.post_hidden.linear, self.post_logit
@@ -193,7 +193,9 @@ class RSSM(nn.Module):
 
     def pack(self, state: LatentState) -> dict[str, Tensor]:
         """Compact latents for the buffer: deter (..., D) float16, stoch (..., S) uint8 indices."""
-        index = state.stoch.detach().transpose(-1, -2).argmax(-2)
+        classes = torch.arange(self.size.classes, device=state.stoch.device)
+        # Counting to the one is many times faster than argmax over a dimension before the last.
+        index = (state.stoch.detach().transpose(-1, -2) * classes.unsqueeze(-1)).sum(-2)
         return {"deter": state.deter.detach().half(), "stoch": index.to(torch.uint8)}
 
     def unpack(self, latents: Mapping[str, Tensor]) -> LatentState:
@@ -213,10 +215,11 @@ def kl_losses(post: Tensor, prior: Tensor, free_nats: float) -> tuple[Tensor, Te
     The KL is summed over the latent groups of each position and clipped there, before any mean.
 
     Args:
-        post, prior: (T, B, C, S) mixed probabilities. free_nats: Nats below which there is no gradient.
+        post, prior: (T, B, C, S) mixed probabilities.
+        free_nats: Nats below which there is no gradient.
 
     Returns:
-        dyn (T, B) trains the prior, rep (T, B) trains the posterior, kl (T, B) unclipped and detached.
+        dyn (T, B) trains the prior, rep (T, B) the posterior, kl (T, B) is unclipped and detached.
 
     Source: arXiv 2301.04104, equation for L_dyn and L_rep.
     """

@@ -1,9 +1,9 @@
 """The recurrent loop of the RSSM with a hand-written backward pass.
 
 Autograd would record some fifty small operations per step and accumulate every weight's gradient
-step by step. Here the forward loop keeps pre-activations only; the backward loop carries nothing but
-gradients of activations, all factors that do not depend on them are computed for all steps at once
-before it, and each weight's gradient is one matrix product after it.
+step by step. Here the forward loop keeps pre-activations only; the backward loop carries nothing
+but gradients of activations, all factors that do not depend on them are computed for all steps at
+once before it, and each weight's gradient is one matrix product after it.
 
 The tests compare it with `RSSM.observe_plain` in float64. Gradients of gradients are not available.
 """
@@ -44,9 +44,13 @@ class PostWeights(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What the backward pass needs of every step: the masked state that entered it, old (T, B, D) and
-    chosen (T, B, C * S), the new deter (T, B, D), the posterior's pre-activation post (T, B, h) and
-    softmax soft (T, B, C, S); and the core's pre-activations, the gates (3, blocks, T, B, d).
+    """What the backward pass needs of every step.
+
+    Attributes:
+        old, chosen: (T, B, D), (T, B, C * S) the masked state that entered.
+        deter: (T, B, D) the new one.
+        post, soft: (T, B, h), (T, B, C, S) the posterior's pre-activation and softmax.
+        branch, core, gates: `CoreTrace`, with T before B.
     """
 
     old: Tensor
@@ -89,7 +93,9 @@ def scan_forward(
     inner = zip(trace.branch, trace.core, trace.gates.unbind(2), strict=True)
     outer = zip(trace.old, trace.chosen, trace.post, trace.soft, probs, stochs, strict=True)
     given = zip(from_embed, action, keep, noise, trace.deter, strict=True)
-    for traced, outs, (embedded, term, kept, uniform, after) in zip(inner, outer, given, strict=True):
+    for traced, outs, (embedded, term, kept, uniform, after) in zip(
+        inner, outer, given, strict=True
+    ):
         old, chosen, pre, soft, mixed, sample = outs
         torch.mul(deter, kept, out=old)
         torch.mul(stoch, kept, out=chosen)
@@ -134,7 +140,7 @@ class NormFactors(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """Gradients of every step: of the outputs of the three normed layers, (T, B, ...), then of their
+    """Gradients of every step: of the three normed layers' outputs (T, B, ...), then of their
     pre-activations, of the posterior's logits, and of the gates (3, blocks, T, B, d).
     """
 
@@ -164,10 +170,10 @@ def scan_backward(
         grad_probs: (T, B, C, S) of the mixed probabilities and, because the estimator is
             straight-through, of the one-hots.
     """
-    core, post = (type(each)(*(w.mT if w.dim() > 1 else w for w in each)) for each in weights)
+    core, post = CoreWeights(*map(_back, weights[0])), PostWeights(*map(_back, weights[1]))
     by_gates, stay = gate_factors(trace.gates, trace.old)
     outs = [torch.empty_like(each.out) for each in (*factors, *factors)]
-    grads = Grads(*outs, torch.empty_like(trace.chosen), by_gates)
+    grads = Grads(*outs, logit=torch.empty_like(trace.chosen), gates=by_gates)
     hidden, inner, branch = (
         [NormFactors(*step) for step in zip(*each, strict=True)] for each in factors
     )
@@ -222,6 +228,11 @@ def weight_grads(
     return core, post
 
 
+def _back(weight: Tensor) -> Tensor:
+    """The map that takes gradients back through a weight; vectors stay."""
+    return weight.mT if weight.dim() > 1 else weight
+
+
 def _outer(inputs: Tensor, grad: Tensor) -> Tensor:
     """(inputs, outputs) gradient of a weight from (T, B, inputs) and (T, B, outputs)."""
     return inputs.flatten(0, 1).t() @ grad.flatten(0, 1)
@@ -236,7 +247,7 @@ class Scan(Function):
     """`scan_forward` with gradients for from_embed, action and every weight; none for the state."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,  # noqa: ANN401
         inputs: tuple[Tensor, ...],
         shape: tuple[int, int],
