@@ -173,7 +173,7 @@ def scan_backward(
     core, post = CoreWeights(*map(_back, weights[0])), PostWeights(*map(_back, weights[1]))
     by_gates, stay = gate_factors(trace.gates, trace.old)
     outs = [torch.empty_like(each.out) for each in (*factors, *factors)]
-    grads = Grads(*outs, logit=torch.empty_like(trace.chosen), gates=by_gates)
+    grads = Grads._make([*outs, torch.empty_like(trace.chosen), by_gates])
     hidden, inner, branch = (
         [NormFactors(*step) for step in zip(*each, strict=True)] for each in factors
     )
