@@ -267,6 +267,18 @@ def test_rollouts_and_replay_value_are_about_the_same_last_rows(monkeypatch, act
     torch.testing.assert_close(trainer.behavior.scale.high, 0.01 * high)
 
 
+@pytest.mark.parametrize(
+    ("actor", "steps"), [("ppo", [1.0, 6.0, 7.0]), ("reinforce", [1.0, 1.0, 1.0])]
+)
+def test_how_often_each_group_steps_in_an_update(actor, steps):
+    # PPO's critic also steps with the replay value; a step without a gradient would still move the
+    # actor, by its momentum.
+    trainer = make_trainer(PLAIN, actor=actor, epochs=2, minibatches=3)
+    train(trainer, batches(PLAIN, 1))
+    state = trainer.state_dict()["optimizer"]
+    assert [float(state[name]["steps"]) for name in ("world", "actor", "critic")] == steps
+
+
 def test_latents_and_actions_are_imagined_from_noise_of_their_own(monkeypatch):
     trainer, drawn = make_trainer(vector_spec(2, discrete=(2, 2, 2))), []
     uniform = type(trainer.noise).uniform
