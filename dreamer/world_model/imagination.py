@@ -30,8 +30,9 @@ class ImaginationConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         check_range("horizon", self.horizon, 1, 1000)
-        if self.starts != "all" and self.starts < 1:
-            raise ConfigError("starts", self.starts, "all, or a positive number of steps")
+        # The replay value of a step needs the imagined return of the step after it.
+        if self.starts != "all" and self.starts < 2:
+            raise ConfigError("starts", self.starts, "all, or 2 and more steps")
 
 
 def imagine(

@@ -129,7 +129,7 @@ def test_chunks_change_nothing(rows):
     torch.testing.assert_close(in_chunks(lambda x: x.sum(-1), feat), feat.sum(-1))
 
 
-@pytest.mark.parametrize(("key", "value"), [("horizon", 0), ("starts", 0)])
+@pytest.mark.parametrize(("key", "value"), [("horizon", 0), ("starts", 0), ("starts", 1)])
 def test_values_out_of_range_are_refused(key, value):
     with pytest.raises(ConfigError) as caught:
         ImaginationConfig(**{"horizon": 3, "starts": "all"} | {key: value})
