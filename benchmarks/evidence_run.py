@@ -36,7 +36,7 @@ from pipeline.closure import ROOT
 from pipeline.commands.train import RECORDS, claimed, run_unless_done
 from pipeline.params import Params, Raw, from_raw
 from pipeline.report.tables import summarise, write_json
-from pipeline.stages.session import STAGES, Workspace, fingerprint_of
+from pipeline.stages.session import STAGES, Workspace, fingerprint_of, prepare
 from pipeline.tracking import git_commit
 
 LAST_VALIDATIONS = 3
@@ -51,12 +51,15 @@ class Circumstances(NamedTuple):
     """Where and by what a row was made.
 
     Attributes:
-        cpu: Model. side_by_side: How many runs the campaign had at work, at most.
+        cpu: Model. device: What tensors were on, `cpu` or `cuda`.
+        side_by_side: How many runs the campaign had at work, at most.
+        malloc_tuned: Whether glibc was told to keep memory, as the Makefile does.
         commit: Of the repository, empty without git. dirty: Whether tracked files were changed.
         code: Checksum of all code that the stages import.
     """
 
     cpu: str
+    device: str
     threads: int
     side_by_side: int
     malloc_tuned: bool
@@ -68,10 +71,11 @@ class Circumstances(NamedTuple):
 
 
 def circumstances(raw: Raw, side_by_side: int) -> Circumstances:
-    """Where this process runs; a row does not name the machine."""
+    """Where this process runs, once it is set up as stages are; a row does not name the machine."""
     git = git_commit(ROOT)
     return Circumstances(
         cpu=cpu_model(),
+        device=prepare(from_raw(raw)).type,
         threads=raw["runtime"]["threads"],
         side_by_side=side_by_side,
         malloc_tuned="glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""),
@@ -105,7 +109,6 @@ def work(job: Job, side_by_side: int, folder: Path, results: Path) -> None:
     """
     raw = raw_of(job)
     here = circumstances(raw, side_by_side)
-    torch.set_num_threads(here.threads)
     if job.seed is None:
         row = random_row(job, raw, here)
     else:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from benchmarks.claims import (
     Claim,
     Condition,
-    Spread,
     best_returns,
     conditions,
     endings,
@@ -47,8 +46,8 @@ MEASURED = """\
   Behind +- is the sample standard deviation over seeds.
 - *Random* is the mean return of uniformly random actions on the evaluation episodes.
 - Environment steps count resets and the collected steps. Minutes are wall-clock time of the stage
-  `train`, validations included; > marks a run of which a process was killed, so that some time is
-  unknown.
+  `train`, validations included. In brackets: how often a run was interrupted and resumed. > marks
+  one of which a process was killed, so that some time is unknown.
 """
 
 
@@ -59,14 +58,12 @@ class Findings(NamedTuple):
         claim: What they have to show. rows: Of the finished runs, by seed.
         random: The row of the random policy, or None.
         stale: Name of a row -> how its parameters differ from today's.
-        parameters: Today's.
     """
 
     claim: Claim
     rows: list[Row]
     random: Row | None
     stale: dict[str, list[str]]
-    parameters: dict[str, Any]
 
     @property
     def baseline(self) -> float | None:
@@ -91,14 +88,15 @@ def find(claim: Claim, results: Path) -> Findings:
     """Read the rows of a claim and compare their parameters with today's."""
     jobs = [Job(claim.preset, None), *(Job(claim.preset, seed) for seed in claim.seeds)]
     rows = {job: row for job in jobs if (row := read_row(job, results)) is not None}
-    now = {job: parameters_of(job, raw_of(job)) for job in jobs}
-    changes = {job.name: differences(row["parameters"], now[job]) for job, row in rows.items()}
+    changes = {
+        job.name: differences(row["parameters"], parameters_of(job, raw_of(job)))
+        for job, row in rows.items()
+    }
     return Findings(
         claim=claim,
         rows=[rows[job] for job in jobs[1:] if job in rows],
         random=rows.get(jobs[0]),
         stale={name: changed for name, changed in changes.items() if changed},
-        parameters=now[jobs[1]],
     )
 
 
@@ -152,9 +150,10 @@ def circumstances(found: Sequence[Findings]) -> Iterator[str]:
         return
     threads = distinct(row["threads"] for row in rows)
     yield f"- Threads of a run: {threads}. Runs at a time, at most: " + (
-        f"{distinct(row['side_by_side'] for row in rows)}. On a CPU, without a GPU."
+        f"{distinct(row['side_by_side'] for row in rows)}."
     )
-    yield f"- Processor: {distinct(row['cpu'] for row in rows)}."
+    devices = distinct(row["device"] for row in rows)
+    yield f"- Processor: {distinct(row['cpu'] for row in rows)}. Tensors on: {devices}."
     tuned = distinct("yes" if row["malloc_tuned"] else "no" for row in rows)
     yield f"- PyTorch {distinct(row['torch'] for row in rows)}, " + (
         f"Python {distinct(row['python'] for row in rows)}; memory allocation tuned: {tuned}."
@@ -162,36 +161,26 @@ def circumstances(found: Sequence[Findings]) -> Iterator[str]:
 
 
 def settings(found: Sequence[Findings]) -> list[list[str]]:
-    """How long runs are and what they are judged by: of the rows, or of today without any."""
+    """How long the runs were and what they are judged by."""
     lines = []
     for findings in found:
-        used = [row["parameters"] for row in findings.rows] or [findings.parameters]
-        lines.append([findings.claim.preset, *(distinct(map(say, used)) for say in SAYINGS)])
+        said = [say_settings(row["parameters"]) for row in findings.rows]
+        columns = [distinct(column) for column in zip(*said, strict=True)]
+        lines.append([findings.claim.preset, *(columns or ["-", "-", "-"])])
     return lines
 
 
-def say_steps(p: Mapping[str, Any]) -> str:
-    """Length of training."""
-    return f"{p['train.env_steps']:,}"
-
-
-def say_validation(p: Mapping[str, Any]) -> str:
-    """How agents are validated."""
-    return (
+def say_settings(p: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Environment steps, validation and evaluation of one run."""
+    validation = (
         f"every {p['train.eval_every']:,} steps, {p['train.eval_episodes']} episodes, "
         f"{p['train.eval_policy']} of the policy, seed {p['train.eval_seed']}"
     )
-
-
-def say_evaluation(p: Mapping[str, Any]) -> str:
-    """How agents are evaluated."""
-    return (
+    evaluation = (
         f"{p['evaluate.episodes']} episodes, {p['evaluate.policy']} of the policy, "
         f"seed {p['evaluate.seed']}"
     )
-
-
-SAYINGS = (say_steps, say_validation, say_evaluation)
+    return f"{p['train.env_steps']:,}", validation, evaluation
 
 
 def section(findings: Findings) -> Iterator[str]:
@@ -249,10 +238,16 @@ def run_line(row: Row) -> list[str]:
         number(best["return_min"]),
         number(row["last"]["return"]),
         number(row["last_validations"]),
-        f"{'> ' if row['unmeasured'] else ''}{row['seconds']['train'] / 60:.1f}",
+        minutes(row),
         f"{row['updates']:,}",
         f"{here['commit'][:10] or 'unknown'}{'*' if here['dirty'] else ''}",
     ]
+
+
+def minutes(row: Row) -> str:
+    """How long training took, as far as it is known."""
+    known = f"{'> ' if row['unmeasured'] else ''}{row['seconds']['train'] / 60:.1f}"
+    return known + (f" ({row['restarts']})" if row["restarts"] else "")
 
 
 def all_line(rows: Sequence[Row]) -> list[str]:
@@ -280,7 +275,7 @@ def plus_minus(values: Sequence[float]) -> str:
     """Mean and spread over seeds, as far as there are any."""
     if not values:
         return "-"
-    found: Spread = spread(values)
+    found = spread(values)
     behind = f" +- {found.std:,.{digits(found.mean)}f}" if len(values) > 1 else ""
     return number(found.mean) + behind
 

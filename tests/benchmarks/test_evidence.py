@@ -1,5 +1,6 @@
 """Verdicts and page of known rows, staleness, a real run stopped and resumed, a campaign."""
 
+import contextlib
 import json
 import os
 import re
@@ -16,12 +17,20 @@ from benchmarks import evidence, evidence_rows, evidence_run
 from benchmarks.claims import MATRIX, Claim, conditions, spread, verdict
 from benchmarks.evidence import PAGE, RESULTS, campaign, jobs_of, main
 from benchmarks.evidence_rows import Job, differences, parameters_of, raw_of, read_row
-from benchmarks.evidence_run import CodeChangedError, cpu_model, work
+from benchmarks.evidence_run import (
+    Circumstances,
+    CodeChangedError,
+    cpu_model,
+    read_clock,
+    run_timed,
+    work,
+)
 from benchmarks.results_page import number, write_page
 from dreamer.types import ConfigError, DataError
+from pipeline.commands.train import RECORDS
 from pipeline.presets import list_presets
 from pipeline.scratch import Interrupted
-from pipeline.stages.session import STAGES, Session
+from pipeline.stages.session import STAGES, Session, Workspace
 
 CLAIM = Claim(preset="cartpole", seeds=(0, 1), text="It balances.", mean=475, each=450, ending=400)
 
@@ -61,6 +70,7 @@ def fake_row(seed: int, best: float, last: float, curve: list[float]) -> dict:
 def here(**changes: object) -> dict:
     return {
         "cpu": "Abacus 9000",
+        "device": "cpu",
         "threads": 1,
         "side_by_side": 2,
         "malloc_tuned": True,
@@ -226,9 +236,11 @@ def test_page_of_known_rows(tmp_path):
         in page
     )
     assert "- worst of the best agents, at least 450 needed: 460.0, met" in page
+    p = GOOD[0]["parameters"]
+    assert f"100 episodes, {p['evaluate.policy']} of the policy, seed 1000000 |\n" in page
     assert "Verdict: **met** (2 of 2 runs finished)." in page
     assert "Threads of a run: 1. Runs at a time, at most: 2." in page
-    assert "- Processor: Abacus 9000." in page
+    assert "- Processor: Abacus 9000. Tensors on: cpu." in page
     assert "--only cartpole" in page
     assert "Stale" not in page
     assert "not committed" not in page
@@ -254,12 +266,13 @@ def test_page_without_rows(tmp_path):
     assert "- mean of the best agents, at least 475 needed: not measured yet" in page
     assert "Verdict: **open** (0 of 2 runs finished)." in page
     assert "No run is finished yet." in page
+    assert "| cartpole | - | - | - |" in page
     assert "png" not in page
     assert not list((tmp_path / "results").glob("*.png"))
 
 
 def test_page_tells_stale_rows_uncommitted_code_and_lost_time(tmp_path):
-    row = fake_row(0, 500.0, 500.0, [500.0] * 3) | {"unmeasured": 1}
+    row = fake_row(0, 500.0, 500.0, [500.0] * 3) | {"unmeasured": 1, "restarts": 3}
     row["parameters"] |= {"policy.entropy_scale": 0.5}
     row["circumstances"] = here(dirty=True, cpu="Slide Rule")
     page = page_of(tmp_path, row, GOOD[1])
@@ -270,7 +283,7 @@ def test_page_tells_stale_rows_uncommitted_code_and_lost_time(tmp_path):
     )
     assert "cartpole-seed1 was made" not in page
     assert "Made with changes that were not committed: seed 0." in page
-    assert "| > 12.5 | 1,750 | 0123456789* |" in page
+    assert "| > 12.5 (3) | 1,750 | 0123456789* |" in page
     assert "- Processor: Slide Rule, Abacus 9000." in page
 
 
@@ -347,8 +360,52 @@ def check_smoke_row(row: dict, folder: Path) -> None:
     assert (row["restarts"], row["unmeasured"]) == (1, 0)
     assert row["circumstances"]["side_by_side"] == 2
     assert row["circumstances"]["threads"] == 1
+    assert row["circumstances"]["device"] in ("cpu", "cuda")
     marker = json.loads((folder / ".stages" / "train.json").read_text())
     assert row["fingerprint"] == marker["fingerprint"]
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """`stage(key, seconds, error)` runs a pretended stage that takes so long; returns its clock."""
+    (tmp_path / RECORDS).mkdir()
+    workspace, now = Workspace(tmp_path), [0.0]
+    record = tmp_path / RECORDS / "train.json"
+
+    def run(key: str, seconds: float, error: BaseException | None = None) -> dict:
+        def pretend(name: str, raw: dict, workspace: Workspace) -> None:
+            if record.exists() and record.read_text() == key:
+                return
+            now[0] += seconds
+            if error is not None:
+                raise error
+            record.write_text(key)
+
+        monkeypatch.setattr(evidence_run, "run_unless_done", pretend)
+        monkeypatch.setattr(evidence_run, "fingerprint_of", lambda *_: key)
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        with contextlib.suppress(BaseException if error else ()):
+            run_timed("train", {}, Circumstances(**here()), workspace)
+        entry = read_clock(workspace)["train"]
+        return {name: entry[name] for name in ("seconds", "starts", "ends")}
+
+    return run
+
+
+def test_the_clock_adds_up_over_interruptions_and_stands_still_for_what_is_done(stage):
+    assert stage("key", 10, Interrupted()) == {"seconds": 10, "starts": 1, "ends": 1}
+    assert stage("key", 5) == {"seconds": 15, "starts": 2, "ends": 2}
+    assert stage("key", 99) == {"seconds": 15, "starts": 2, "ends": 2}
+    assert stage("other key", 7) == {"seconds": 7, "starts": 1, "ends": 1}
+
+
+def test_a_killed_process_leaves_a_start_without_an_end(stage, tmp_path):
+    stage("key", 10, Interrupted())
+    path = tmp_path / RECORDS / "clock.json"
+    clock = json.loads(path.read_text())
+    clock["train"]["starts"] += 1  # as it stands while the stage is at work
+    path.write_text(json.dumps(clock))
+    assert stage("key", 5) == {"seconds": 15, "starts": 3, "ends": 2}
 
 
 def test_a_change_of_code_before_training_is_noticed(tmp_path, monkeypatch):
