@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Agent:
         self.num_envs, self.noise, self.stream, self.choice = num_envs, noise, stream, choice
         self.state = model.rssm.initial(num_envs)
         self.prev_action = self.state.deter.new_zeros(num_envs, model.spec.action.dim)
-        self.carry: Any = policy.initial(num_envs)
+        self.carry = policy.initial(num_envs)
 
     @torch.no_grad()
     def act(self, rows: Rows, step: int) -> np.ndarray:

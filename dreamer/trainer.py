@@ -84,6 +84,9 @@ class DreamerV3Trainer:
         seed: Of weights and noise.
         device: Where everything lives.
 
+    Attributes:
+        model: The world model. behavior: Actor and critic; only there if `acts`.
+
     Source: arXiv 2301.04104 v2, Algorithm and "World model learning" to "Actor learning".
     """
 
@@ -97,16 +100,19 @@ class DreamerV3Trainer:
         seed: int,
         device: torch.device,
     ) -> None:
-        self.imagination, self.policy = imagination, policy
         self.device = device
         self.noise = Noise(seed, device)
         self.model = MultimodalWorldModel(spec, world_model, seed).to(device)
         groups = {"world": list(self.model.parameters())}
         self.rates = {"world": world_model.world_lr}
-        if policy is not None:
+        self.acts = policy is not None
+        if policy is not None and imagination is not None:
+            self.horizon, self.starts = imagination.horizon, imagination.starts
+            self.reinforce = policy.actor == "reinforce"
             units = SIZES[world_model.size].units
-            behavior = ActorCritic(self.model.feat_dim, units, spec.action, policy, seed)
-            self.behavior = behavior.to(device)
+            self.behavior = ActorCritic(self.model.feat_dim, units, spec.action, policy, seed).to(
+                device
+            )
             groups["actor"] = list(self.behavior.actor.parameters())
             groups["critic"] = list(self.behavior.critic.head.parameters())
             self.rates |= {"actor": policy.actor_lr, "critic": policy.critic_lr}
@@ -139,16 +145,18 @@ class DreamerV3Trainer:
         extra["replay_value"] = self.behavior.replay_value(feat, batch, bootstrap, discount)
         scales = self.model.loss_scales() | self.behavior.loss_scales()
         rates = {name: rate * share for name, rate in self.rates.items()}
-        joint = rates if self.policy.actor == "reinforce" else _without(rates, "actor")
+        joint = rates if self.reinforce else _without(rates, "actor")
         metrics = out.metrics | self._backward(total_loss(out.losses | extra, scales), joint)
-        if self.policy.actor == "ppo":
-            metrics |= self.behavior.ppo_update(
-                rollout, targets, self.optimizer, rates, self.noise, index
-            )
-        else:
+        if self.reinforce:
             metrics["policy/policy_loss"] = extra["actor"].detach().mean()
             metrics["policy/critic_loss"] = extra["critic"].detach().mean()
             metrics["policy/entropy"] = rollout.entropy.detach().mean()
+        else:
+            metrics |= self.behavior.ppo_update(
+                rollout, targets, self.optimizer, rates, self.noise, index
+            )
+            for name in ("policy/policy_loss", "policy/critic_loss"):
+                self.finite = self.finite & torch.isfinite(metrics[name])
         self.behavior.critic.update_slow()
         metrics |= self._rollout_metrics(rollout, targets)
         return Result(metrics, self._latents(out))
@@ -159,9 +167,7 @@ class DreamerV3Trainer:
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
         }
-        return (
-            state if self.policy is None else state | {"behavior": dict(self.behavior.state_dict())}
-        )
+        return state | {"behavior": dict(self.behavior.state_dict())} if self.acts else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; the state of a pretrained world model leaves behaviour as
@@ -222,19 +228,19 @@ class DreamerV3Trainer:
     def _imagine(self, out: WorldOutput, index: int) -> Imagined:
         """Roll out from the last `starts` posteriors of every sequence, rows in (K, B) order."""
         keep = out.feat.shape[0]
-        if self.imagination.starts != "all":
-            keep = min(keep, self.imagination.starts)
+        if self.starts != "all":
+            keep = min(keep, self.starts)
         deter = out.observed.deter[-keep:].detach().flatten(0, 1)
         stoch = out.observed.stoch[-keep:].detach().flatten(0, 1)
-        lead = (self.imagination.horizon, len(deter))
+        lead = (self.horizon, len(deter))
         latent = self.noise.uniform("imagine", index, (*lead, self.model.rssm.size.groups))
         action = self.noise.action(self.model.spec.action, "act-imagined", index, lead)
         actor = self.behavior.actor
-        with torch.set_grad_enabled(self.policy.actor == "reinforce"):
-            return imagine(self.model, actor, None, deter, stoch, latent, action)
+        with torch.set_grad_enabled(self.reinforce):
+            return imagine(self.model, actor, (), deter, stoch, latent, action)
 
     def _behavior_losses(self, rollout: Imagined) -> tuple[Losses, Targets]:
-        if self.policy.actor == "reinforce":
+        if self.reinforce:
             return self.behavior.reinforce(rollout)
         return {}, self.behavior.evaluate(rollout)
 

@@ -175,6 +175,25 @@ class SizeLike(Protocol):
         """Width of MLPs."""
 
 
+class Encoder(Protocol):
+    """Module that encodes the keys of one modality."""
+
+    out_dim: int
+
+    def __call__(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Key -> (..., *shape) to (..., out_dim)."""
+
+
+class Decoder(Protocol):
+    """Module that reconstructs the keys of one modality."""
+
+    def loss(self, feat: Tensor, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features (..., F) -> key -> (...) unreduced loss."""
+
+    def decode(self, feat: Tensor) -> dict[str, Tensor]:
+        """Features (..., F) -> key -> (..., *shape) in the units of the observation."""
+
+
 class Imagined(NamedTuple):
     """One batch of imagined rollouts, time first: index 0 is the replayed posterior, and
     `reward[t]`, `cont[t]` are predicted at state t.

@@ -82,18 +82,19 @@ class Actor(nn.Module):
             return BoundedNormal(self.out(hidden), self.std(hidden))
         return OneHotActions(self.out(hidden), self.spec.sizes, UNIMIX)
 
-    def initial(self, batch: int) -> None:
+    def initial(self, batch: int) -> tuple[()]:
         """No carry."""
         del batch
+        return ()
 
-    def act(self, feat: Tensor, carry: None, is_first: Tensor, noise: Tensor) -> Acted:
+    def act(self, feat: Tensor, carry: tuple[()], is_first: Tensor, noise: Tensor) -> Acted:
         """See `Policy.act`."""
         del is_first
         dist = self(feat)
         action = dist.sample(noise)
         return Acted(action, dist.log_prob(action), dist.entropy(), carry)
 
-    def mode(self, feat: Tensor, carry: None, is_first: Tensor) -> tuple[Tensor, None]:
+    def mode(self, feat: Tensor, carry: tuple[()], is_first: Tensor) -> tuple[Tensor, tuple[()]]:
         """Most probable action (N, A) and the next carry."""
         del is_first
         return self(feat).mode(), carry
@@ -117,5 +118,5 @@ class Critic(nn.Module):
     @torch.no_grad()
     def update_slow(self) -> None:
         """slow += 0.02 * (head - slow), after every update."""
-        slow = list(self.slow.parameters())
-        torch._foreach_lerp_(slow, list(self.head.parameters()), SLOW_RATE)
+        slow: list[Tensor] = list(self.slow.parameters())
+        torch._foreach_lerp_(slow, list[Tensor](self.head.parameters()), SLOW_RATE)

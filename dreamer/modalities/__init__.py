@@ -19,10 +19,8 @@ class ModalityConfig:
 
     Attributes:
         kinds: The `ObsSpec.kind`s it serves; all keys of these kinds are encoded together.
-        encoder_type: Module called as `encoder_type(specs, size, generator)` with `out_dim` and
-            `forward(obs) -> (..., out_dim)`.
-        decoder_type: Module called as `decoder_type(specs, size, feat_dim, generator)` with
-            `loss(feat, obs) -> {key: (...)}` and `decode(feat) -> {key: observation}`.
+        encoder_type: Module called as `encoder_type(specs, size, generator)`; an `Encoder`.
+        decoder_type: Module called as `decoder_type(specs, size, feat_dim, generator)`; a `Decoder`.
     """
 
     kinds: tuple[str, ...]

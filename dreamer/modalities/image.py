@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class ImageEncoder(nn.Module):
         x = image.flatten(0, -4).float() / 255.0 - 0.5
         x = functional.pad(x, (0, 0, 0, self.pad[1], 0, self.pad[0]))
         for conv in self.convs:
-            x = conv.down(x)
+            x = cast(Conv, conv).down(x)
         return x.reshape(*lead, -1)
 
 
@@ -162,7 +163,7 @@ class ImageDecoder(nn.Module):
         x = x + self.from_stoch(self.stoch_hidden(stoch)).view_as(x)
         x = functional.silu(self.norm(x))
         for conv in self.convs:
-            x = conv.up(x)
+            x = cast(Conv, conv).up(x)
         x = torch.sigmoid(x[:, : self.height, : self.width])
         x = x.reshape(*feat.shape[:-1], self.height, self.width, -1)
         parts = x.split([spec.shape[2] for spec in self.specs.values()], -1)

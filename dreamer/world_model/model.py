@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from dreamer.nn.noise import derive_seed
 from dreamer.types import (
     Batch,
     ConfigError,
+    Decoder,
+    Encoder,
     EnvSpec,
     LatentState,
     Losses,
@@ -99,7 +101,7 @@ class MultimodalWorldModel(nn.Module):
                 for name, keys in groups.items()
             }
         )
-        width = sum(int(encoder.out_dim) for encoder in self.encoders.values())
+        width = sum(cast(Encoder, encoder).out_dim for encoder in self.encoders.values())
         self.project = None
         if config.embed_dim != "auto":
             self.project = Linear(width, config.embed_dim, init(seed, "project"))
@@ -134,7 +136,7 @@ class MultimodalWorldModel(nn.Module):
     def decode(self, feat: Tensor) -> dict[str, Tensor]:
         """Features (..., F) -> key -> observations in their own units."""
         decoded: dict[str, Tensor] = {}
-        for decoder in self.decoders.values():
+        for decoder in self._decoders():
             decoded |= decoder.decode(feat)
         return decoded
 
@@ -183,9 +185,12 @@ class MultimodalWorldModel(nn.Module):
         scales = {f"recon/{key}": recon for key in self.spec.obs}
         return scales | {"dyn": kl * DYN_SCALE, "rep": kl * REP_SCALE, "reward": 1.0, "cont": 1.0}
 
+    def _decoders(self) -> list[Decoder]:
+        return [cast(Decoder, decoder) for decoder in self.decoders.values()]
+
     def _head_losses(self, feat: Tensor, batch: Batch, timed: Mapping[str, Tensor]) -> Losses:
         losses: Losses = {}
-        for decoder in self.decoders.values():
+        for decoder in self._decoders():
             losses |= {f"recon/{key}": loss for key, loss in decoder.loss(feat, timed).items()}
         losses["reward"] = self.reward(feat).loss(batch.reward.transpose(0, 1))
         # The discount lives in the label, so that imagination multiplies by `cont` and nothing
