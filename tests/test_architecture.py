@@ -95,9 +95,7 @@ def fault(importer: str, name: str) -> str | None:
     if target != package or (target, inner) not in FLOOR:
         return f"{importer} imports {name}, which is no room of {package}"
     if inner == room or FLOOR[target, inner] < FLOOR[package, room]:
-        beside = (
-            package == "dreamer" and inner in BESIDE - {room} and room not in USERS
-        )
+        beside = package == "dreamer" and inner in BESIDE - {room} and room not in USERS
         return f"{importer} imports {name}; allowed: {sorted(USERS)}" if beside else None
     return f"{importer} imports {name}, which is not on a lower floor"
 

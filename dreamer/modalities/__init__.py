@@ -20,7 +20,8 @@ class ModalityConfig:
     Attributes:
         kinds: The `ObsSpec.kind`s it serves; all keys of these kinds are encoded together.
         encoder_type: Module called as `encoder_type(specs, size, generator)`; an `Encoder`.
-        decoder_type: Module called as `decoder_type(specs, size, feat_dim, generator)`; a `Decoder`.
+        decoder_type: Module called as `decoder_type(specs, size, feat_dim, generator)`; a
+            `Decoder`.
     """
 
     kinds: tuple[str, ...]

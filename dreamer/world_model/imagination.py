@@ -60,13 +60,14 @@ def imagine(
     states = [feat.data[step] for step in range(horizon + 1)]
     torch.cat([deter.detach(), stoch.detach()], -1, out=states[0])
     actions, log_probs, entropies = [], [], []
+    imagine_step = model.rssm.imaginer(len(deter))
     starting = torch.zeros(len(deter), dtype=torch.bool, device=deter.device)
     for step in range(horizon):
         now, after = states[step], states[step + 1]
         acted = policy.act(now, carry, starting, action_noise[step])
         carry, noise = acted.carry, latent_noise[step]
         deter, stoch = now[:, :width], now[:, width:]
-        model.rssm.imagine_step(deter, stoch, acted.action, noise, out=after)
+        imagine_step(deter, stoch, acted.action, noise, after)
         actions.append(acted.action)
         log_probs.append(acted.log_prob)
         entropies.append(acted.entropy)

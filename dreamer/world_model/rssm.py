@@ -9,7 +9,7 @@ Source: arXiv 2301.04104 v2, "World model learning"; order of layers as in the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -144,34 +144,43 @@ class RSSM(nn.Module):
         stacked = torch.stack(deters)
         return Observed(stacked, torch.stack(stochs), torch.stack(posts), self.prior(stacked))
 
-    @torch.no_grad()
     def imagine_step(
-        self,
-        deter: Tensor,
-        stoch: Tensor,
-        action: Tensor,
-        noise: Tensor,
-        out: Tensor | None = None,
+        self, deter: Tensor, stoch: Tensor, action: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """One step of the prior without a gradient.
 
         Args:
             deter: (N, D). stoch: (N, C * S). action: (N, A). noise: (N, S) uniform.
-            out: (N, F) memory for the result.
 
         Returns:
-            Next deter and flat stoch, both views of `out`.
+            Next deter and flat stoch.
+        """
+        out = deter.new_empty(len(deter), self.feat_dim)
+        self.imaginer(len(deter))(deter, stoch, action, noise, out)
+        return out[:, : self.size.deter], out[:, self.size.deter :]
+
+    @torch.no_grad()
+    def imaginer(self, rows: int) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]:
+        """Prepare the weights and the memory of many steps with N = `rows` states.
+
+        Returns:
+            Function of the arguments of `imagine_step` and `out`, the (N, F) memory of the result.
+            Good until the next change of the weights.
         """
         width, weights = self.size.deter, self.core.weights()
-        out = deter.new_empty(len(deter), self.feat_dim) if out is None else out
-        after, sample = out[:, :width], out[:, width:]
-        term, scratch = self.core.action_term(action), Scratch.empty(weights, len(deter))
-        # Nobody asks for the pre-activations, so they share memory with what follows from them.
-        trace = CoreTrace(scratch.shared, term, scratch.gates)
-        core_step(weights, deter, stoch, term, trace, scratch, after)
-        classes = sample.unflatten(-1, (self.size.classes, self.size.groups))
-        sample_one_hot(self.prior(after), noise, -2, out=classes)
-        return after, sample
+        scratch = Scratch.empty(weights, rows)
+
+        @torch.no_grad()
+        def step(deter: Tensor, stoch: Tensor, action: Tensor, noise: Tensor, out: Tensor) -> None:
+            after, sample = out[:, :width], out[:, width:]
+            term = self.core.action_term(action)
+            # Nobody asks for the pre-activations: they share memory with what follows from them.
+            trace = CoreTrace(scratch.shared, term, scratch.gates)
+            core_step(weights, deter, stoch, term, trace, scratch, after)
+            classes = sample.unflatten(-1, (self.size.classes, self.size.groups))
+            sample_one_hot(self.prior(after), noise, -2, out=classes)
+
+        return step
 
     def _post_weights(self) -> PostWeights:
         linear, logit = self.post_hidden.linear, self.post_logit

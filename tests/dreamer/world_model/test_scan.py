@@ -82,7 +82,8 @@ def test_one_step_of_imagination_equals_the_plain_core(rssm, inputs):
     stoch = inputs["state"].stoch.transpose(-1, -2).flatten(-2)
     deter, action, noise = inputs["state"].deter, inputs["prev_action"][0], inputs["noise"][0]
     out = torch.full((B, rssm.feat_dim), torch.nan, dtype=torch.float64)
-    fast, sample = rssm.imagine_step(deter, stoch, action, noise, out=out)
+    rssm.imaginer(B)(deter, stoch, action, noise, out)
+    fast, sample = rssm.imagine_step(deter, stoch, action, noise)
     with torch.no_grad():
         plain = rssm.core(deter, stoch, rssm.core.action_branch(action))
         cdf = rssm.prior(plain).cumsum(-2)
