@@ -105,10 +105,19 @@ def endings(rows: Sequence[Row]) -> list[float]:
     return [float(row["last_validations"]) for row in rows]
 
 
-def conditions(claim: Claim, rows: Sequence[Row]) -> list[Condition]:
-    """Compare the rows of a claim's preset with its thresholds."""
+def conditions(claim: Claim, rows: Sequence[Row], untaught: float | None) -> list[Condition]:
+    """Compare the rows of a claim's preset with its thresholds.
+
+    Args:
+        rows: Of the finished runs. untaught: The best mean return that needs no learning, if it was
+            measured; a threshold below it would show nothing.
+    """
     best = best_returns(rows)
     found = [Condition("mean of the best agents", spread(best).mean if best else None, claim.mean)]
+    if untaught is not None:
+        found.append(
+            Condition("the same, against what needs no learning", found[0].found, untaught)
+        )
     if claim.each is not None:
         least = min(best) if best else None
         found.append(Condition("worst of the best agents", least, claim.each))
@@ -118,8 +127,12 @@ def conditions(claim: Claim, rows: Sequence[Row]) -> list[Condition]:
     return found
 
 
-def verdict(claim: Claim, rows: Sequence[Row]) -> str:
+def verdict(claim: Claim, rows: Sequence[Row], untaught: float | None) -> str:
     """`met` or `not met` once every run is finished, until then `open`."""
     if len(rows) < len(claim.seeds):
         return "open"
-    return "met" if all(condition.met for condition in conditions(claim, rows)) else "not met"
+    return (
+        "met"
+        if all(condition.met for condition in conditions(claim, rows, untaught))
+        else "not met"
+    )

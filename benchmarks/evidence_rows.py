@@ -24,7 +24,7 @@ ROW_KEYS = {
     "preset", "seed", "changed", "parameters", "best", "last", "last_validations", "validation",
     "env_steps", "updates", "seconds", "restarts", "unmeasured", "circumstances", "fingerprint",
 }  # fmt: skip
-RANDOM_KEYS = {"preset", "seed", "parameters", "random", "circumstances"}
+RANDOM_KEYS = {"preset", "seed", "parameters", "random", "idle", "circumstances"}
 
 
 class Job(NamedTuple):

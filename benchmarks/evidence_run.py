@@ -33,8 +33,9 @@ from dreamer.envs.vector import EpisodeStats, VectorEnv
 from dreamer.nn.noise import Noise
 from dreamer.types import DataError, DreamerError
 from pipeline.closure import ROOT
+from pipeline.commands.settings import observe_spec
 from pipeline.commands.train import RECORDS, claimed, run_unless_done
-from pipeline.params import Params, Raw, from_raw
+from pipeline.params import Raw, from_raw
 from pipeline.report.tables import summarise, write_json
 from pipeline.stages.session import STAGES, Workspace, fingerprint_of, prepare
 from pipeline.tracking import git_commit
@@ -210,32 +211,37 @@ def validations(workspace: Workspace) -> list[dict[str, float]]:
 
 
 def random_row(job: Job, raw: Raw, here: Circumstances) -> Row:
-    """What uniformly random actions return, on the episodes that agents are evaluated on."""
+    """What needs no learning, on the episodes that agents are evaluated on.
+
+    Uniformly random actions (`random`), and with continuous ones the middle of each range (`idle`,
+    otherwise None): no force is what the mode of an untrained policy comes close to.
+    """
     params = from_raw(raw)
-    episodes = play_randomly(env_of(params), params.evaluate.episodes, params.evaluate.seed)
-    summary = summarise([e.ret for e in episodes], [e.length for e in episodes], 0)
+    env = dataclasses.replace(params.env, num_envs=params.evaluate.num_envs)
+
+    def returns(scale: float) -> dict[str, float]:
+        episodes = play_untaught(env, params.evaluate.episodes, params.evaluate.seed, scale)
+        summary = summarise([e.ret for e in episodes], [e.length for e in episodes], 0)
+        return {key.removeprefix("episode/"): value for key, value in summary.items()}
+
     return {
         "preset": job.preset,
         "seed": None,
         "parameters": parameters_of(job, raw),
-        "random": {key.removeprefix("episode/"): value for key, value in summary.items()},
+        "random": returns(1.0),
+        "idle": returns(0.0) if observe_spec(env).action.kind == "continuous" else None,
         "circumstances": here._asdict(),
     }
 
 
-def env_of(params: Params) -> EnvConfig:
-    """The environments as evaluation has them."""
-    return dataclasses.replace(params.env, num_envs=params.evaluate.num_envs)
-
-
-def play_randomly(env: EnvConfig, episodes: int, seed: int) -> list[EpisodeStats]:
-    """Play the first episodes of each environment at random, as many as evaluation plays."""
+def play_untaught(env: EnvConfig, episodes: int, seed: int, scale: float) -> list[EpisodeStats]:
+    """Play the episodes that an evaluation plays, with random actions times `scale`."""
     envs, noise = VectorEnv(env, seed), Noise(seed, torch.device("cpu"))
     quota = [len(range(index, episodes, envs.num_envs)) for index in range(envs.num_envs)]
     finished: list[EpisodeStats] = []
     rows, step = envs.reset(), 0
     while len(finished) < episodes:
-        action = random_action(envs.spec.action, envs.num_envs, noise, step)
+        action = scale * random_action(envs.spec.action, envs.num_envs, noise, step)
         action[rows["is_last"]] = 0.0
         rows, step = envs.step(action), step + 1
         finished += [e for e in envs.pop_finished() if e.episode < quota[e.env]]

@@ -44,7 +44,8 @@ MEASURED = """\
 - *Last three validations* is their mean, a sign of whether training stays where it got.
 - CI is the 95 percent bootstrap interval of the mean over the evaluation episodes of one agent.
   Behind +- is the sample standard deviation over seeds.
-- *Random* is the mean return of uniformly random actions on the evaluation episodes.
+- *Random* is the mean return of uniformly random actions on the evaluation episodes, *idle* that of
+  no force at all, where actions are continuous. A claim needs the better one of both at least.
 - Environment steps count resets and the collected steps. Minutes are wall-clock time of the stage
   `train`, validations included. In brackets: how often a run was interrupted and resumed. > marks
   one of which a process was killed, so that some time is unknown.
@@ -69,6 +70,18 @@ class Findings(NamedTuple):
     def baseline(self) -> float | None:
         """Mean return of a random policy, if it was measured."""
         return None if self.random is None else float(self.random["random"]["return"])
+
+    @property
+    def idle(self) -> float | None:
+        """Mean return without any force, if it was measured and actions are continuous."""
+        figures = self.random and self.random["idle"]
+        return float(figures["return"]) if figures else None
+
+    @property
+    def untaught(self) -> float | None:
+        """The better one of both."""
+        known = [value for value in (self.baseline, self.idle) if value is not None]
+        return max(known, default=None)
 
 
 def write_page(claims: Sequence[Claim], results: Path, page: Path) -> None:
@@ -114,19 +127,10 @@ def render(found: Sequence[Findings]) -> str:
     return "\n".join(parts)
 
 
-OVERVIEW = ("task", "runs", "best agents", "last agents", "random", "claim")
+OVERVIEW = ("task", "runs", "best agents", "last agents", "random", "idle", "claim")
 SETTINGS = ("task", "environment steps", "validation", "evaluation")
-RUNS = (
-    "seed",
-    "best: mean",
-    "CI",
-    "min",
-    "last: mean",
-    "last three validations",
-    "minutes",
-    "updates",
-    "commit",
-)
+RUNS = ("seed", "best: mean", "CI", "min", "last: mean", "last three validations")
+RUNS += ("minutes", "updates", "commit")
 
 
 def overview(findings: Findings) -> list[str]:
@@ -138,7 +142,8 @@ def overview(findings: Findings) -> list[str]:
         plus_minus(best_returns(rows)),
         plus_minus(last_returns(rows)),
         number(findings.baseline),
-        verdict(claim, rows),
+        number(findings.idle),
+        verdict(claim, rows, findings.untaught),
     ]
 
 
@@ -188,10 +193,10 @@ def section(findings: Findings) -> Iterator[str]:
     claim, rows = findings.claim, findings.rows
     yield f"## {claim.preset}\n"
     yield f"Claim: {claim.text}\n"
-    for condition in conditions(claim, rows):
+    for condition in conditions(claim, rows, findings.untaught):
         yield f"- {say_condition(condition)}"
     finished = f"{len(rows)} of {len(claim.seeds)} runs finished"
-    yield f"\nVerdict: **{verdict(claim, rows)}** ({finished}).\n"
+    yield f"\nVerdict: **{verdict(claim, rows, findings.untaught)}** ({finished}).\n"
     yield from warnings(findings)
     if rows:
         yield table(RUNS, [*(run_line(row) for row in rows), all_line(rows)])

@@ -1,6 +1,7 @@
 """Verdicts and page of known rows, staleness, a real run stopped and resumed, a campaign."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import evidence, evidence_rows, evidence_run
@@ -26,8 +28,10 @@ from benchmarks.evidence_run import (
     work,
 )
 from benchmarks.results_page import number, write_page
+from dreamer.envs.vector import VectorEnv
 from dreamer.types import ConfigError, DataError
 from pipeline.commands.train import RECORDS
+from pipeline.params import from_raw, override
 from pipeline.presets import list_presets
 from pipeline.scratch import Interrupted
 from pipeline.stages.session import STAGES, Session, Workspace
@@ -82,7 +86,7 @@ def here(**changes: object) -> dict:
     } | changes
 
 
-def random_row() -> dict:
+def random_row(idle: float | None = None) -> dict:
     job = Job("cartpole", None)
     parameters = parameters_of(job, raw_of(job))
     return {
@@ -90,6 +94,7 @@ def random_row() -> dict:
         "seed": None,
         "parameters": parameters,
         "random": {"return": 22.25},
+        "idle": idle and {"return": idle},
         "circumstances": here(),
     }
 
@@ -134,7 +139,7 @@ def test_every_run_of_the_matrix_has_valid_parameters_and_its_seed():
 
 
 def test_conditions_of_known_rows():
-    found = [(c.found, c.needed, c.met) for c in conditions(CLAIM, GOOD)]
+    found = [(c.found, c.needed, c.met) for c in conditions(CLAIM, GOOD, None)]
     ending = ((300 + 450 + 500) / 3 + (410 + 430 + 420) / 3) / 2
     assert found == [(480.0, 475, True), (460.0, 450, True), (pytest.approx(ending), 400, True)]
 
@@ -142,25 +147,30 @@ def test_conditions_of_known_rows():
 @pytest.mark.parametrize(
     ("best", "curve", "unmet"),
     [
-        ((510.0, 449.9), [500.0] * 3, [1]),  # the worst
+        ((510.0, 449.9), [500.0] * 3, [2]),  # the worst
         ((474.0, 475.0), [500.0] * 3, [0]),  # the mean
-        ((500.0, 500.0), [500.0, 350.0, 340.0], [2]),  # it fell at the end
+        ((500.0, 500.0), [500.0, 350.0, 340.0], [3]),  # it fell at the end
     ],
 )
 def test_every_condition_can_fail_alone(best, curve, unmet):
     rows = [fake_row(seed, ret, ret, curve) for seed, ret in enumerate(best)]
-    assert [i for i, c in enumerate(conditions(CLAIM, rows)) if not c.met] == unmet
-    assert verdict(CLAIM, rows) == "not met"
+    assert [i for i, c in enumerate(conditions(CLAIM, rows, 0.0)) if not c.met] == unmet
+    assert verdict(CLAIM, rows, 0.0) == "not met"
 
 
 def test_a_claim_stays_open_until_every_run_is_finished():
-    assert [verdict(CLAIM, GOOD[:n]) for n in range(3)] == ["open", "open", "met"]
-    assert not any(condition.met for condition in conditions(CLAIM, []))
+    assert [verdict(CLAIM, GOOD[:n], 0.0) for n in range(3)] == ["open", "open", "met"]
+    assert not any(condition.met for condition in conditions(CLAIM, [], 0.0))
 
 
 def test_a_threshold_itself_is_enough():
     rows = [fake_row(seed, 475.0, 0.0, [400.0] * 3) for seed in CLAIM.seeds]
-    assert verdict(CLAIM, rows) == "met"
+    assert verdict(CLAIM, rows, 0.0) == "met"
+
+
+def test_what_needs_no_learning_must_be_beaten():
+    assert verdict(CLAIM, GOOD, 480.1) == "not met"
+    assert verdict(CLAIM, GOOD, 480.0) == "met"
 
 
 def test_spread_is_that_of_a_sample():
@@ -223,7 +233,8 @@ def test_the_processor_is_read_from_cpuinfo(tmp_path):
 def test_page_of_known_rows(tmp_path):
     page = page_of(tmp_path, *GOOD, random_row())
     assert (
-        "| [cartpole](#cartpole) | 2 of 2 | 480.0 +- 28.3 | 460.0 +- 28.3 | 22.25 | met |" in page
+        "| [cartpole](#cartpole) | 2 of 2 | 480.0 +- 28.3 | 460.0 +- 28.3 | 22.25 | - | met |"
+        in page
     )
     assert (
         "| 0 | 500.0 | 499.0 to 501.0 | 490.0 | 480.0 | 416.7 | 12.5 | 1,750 | 0123456789 |" in page
@@ -247,6 +258,12 @@ def test_page_of_known_rows(tmp_path):
     assert (tmp_path / "results" / "cartpole.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_page_of_a_task_that_doing_nothing_solves(tmp_path):
+    page = page_of(tmp_path, *GOOD, random_row(idle=490.0))
+    assert "| 22.25 | 490.0 | not met |" in page
+    assert "against what needs no learning, at least 490 needed: 480.0, not met" in page
+
+
 def test_page_says_not_met(tmp_path):
     page = page_of(tmp_path, GOOD[0], fake_row(1, 300.0, 440.0, [500.0] * 3))
     assert "- mean of the best agents, at least 475 needed: 400.0, not met" in page
@@ -256,13 +273,13 @@ def test_page_says_not_met(tmp_path):
 
 def test_page_of_part_of_the_rows(tmp_path):
     page = page_of(tmp_path, GOOD[1])
-    assert "| [cartpole](#cartpole) | 1 of 2 | 460.0 | 440.0 | - | open |" in page
+    assert "| [cartpole](#cartpole) | 1 of 2 | 460.0 | 440.0 | - | - | open |" in page
     assert "Verdict: **open** (1 of 2 runs finished)." in page
 
 
 def test_page_without_rows(tmp_path):
     page = page_of(tmp_path)
-    assert "| [cartpole](#cartpole) | 0 of 2 | - | - | - | open |" in page
+    assert "| [cartpole](#cartpole) | 0 of 2 | - | - | - | - | open |" in page
     assert "- mean of the best agents, at least 475 needed: not measured yet" in page
     assert "Verdict: **open** (0 of 2 runs finished)." in page
     assert "No run is finished yet." in page
@@ -421,12 +438,43 @@ def test_a_random_policy_is_measured(tmp_path):
     work(job, 1, tmp_path / "work", tmp_path)
     row = read_row(job, tmp_path)
     assert row["random"]["count"] == 4
+    assert row["idle"] is None  # there is no such action among one-hots
     assert row["random"]["return"] == row["random"]["length"]  # a point per step in CartPole
     assert set(row["parameters"]) == {
         key
         for key in parameters_of(Job("smoke", 0), raw_of(job))
         if key.startswith(("env.", "eva"))
     }
+
+
+def test_idling_is_measured_where_actions_are_continuous(tmp_path):
+    """Pendulum without torque is a known system: see `free_pendulum`."""
+    raw = override(raw_of(Job("pendulum", None)), {"evaluate.episodes": 2, "evaluate.num_envs": 1})
+    row = evidence_run.random_row(Job("pendulum", None), raw, Circumstances(**here()))
+    params = from_raw(raw)
+    env = VectorEnv(dataclasses.replace(params.env, num_envs=1), params.evaluate.seed)
+    starts = []
+    rows = env.reset()
+    while len(starts) < 2:
+        if rows["is_first"][0]:
+            starts.append(rows[next(key for key in env.spec.obs)][0])
+        rows = env.step(np.zeros((1, 1), np.float32))
+    env.close()
+    assert row["idle"]["return"] == pytest.approx(
+        np.mean([free_pendulum(s) for s in starts]), rel=1e-3
+    )
+    assert row["idle"] != row["random"]
+
+
+def free_pendulum(start: np.ndarray) -> float:
+    """Return of 200 steps without torque: semi-implicit Euler, g = 10, length = mass = 1."""
+    cos, sin, speed = (float(x) for x in start)
+    angle, total = np.arctan2(sin, cos), 0.0
+    for _ in range(200):
+        total -= (np.mod(angle + np.pi, 2 * np.pi) - np.pi) ** 2 + 0.1 * speed**2
+        speed = np.clip(speed + 15.0 * np.sin(angle) * 0.05, -8.0, 8.0)
+        angle += speed * 0.05
+    return total
 
 
 # --- the campaign ---------------------------------------------------------------------------------
