@@ -134,6 +134,7 @@ def make_trainer(workload: Workload) -> DreamerV3Trainer:
         kl_scale=1.0,
         free_nats=1.0,
         recon_scale=1.0,
+        cont_scale=1.0,
         discount_horizon=333.0,
         world_lr=4e-5,
         embed_dim="auto",
@@ -145,6 +146,7 @@ def make_trainer(workload: Workload) -> DreamerV3Trainer:
         minibatches=2,
         target_kl=0.05,
         entropy_scale=3e-4,
+        slow_rate=0.02,
         actor_lr=4e-5,
         critic_lr=4e-5,
     )

@@ -157,7 +157,7 @@ class DreamerV3Trainer:
             )
             for name in ("policy/policy_loss", "policy/critic_loss"):
                 self.finite = self.finite & torch.isfinite(metrics[name])
-        self.behavior.critic.update_slow()
+        self.behavior.critic.update_slow(self.behavior.config.slow_rate)
         metrics |= self._rollout_metrics(rollout, targets)
         return Result(metrics, self._latents(out))
 

@@ -50,6 +50,7 @@ def world_config(**changes):
         "kl_scale": 1.0,
         "free_nats": 1.0,
         "recon_scale": 1.0,
+        "cont_scale": 1.0,
         "discount_horizon": 333.0,
         "world_lr": 1e-3,
         "embed_dim": "auto",
@@ -65,6 +66,7 @@ def policy_config(**changes):
         "minibatches": 2,
         "target_kl": 1e6,
         "entropy_scale": 3e-4,
+        "slow_rate": 0.02,
         "actor_lr": 3e-4,
         "critic_lr": 3e-4,
     }

@@ -17,7 +17,6 @@ from dreamer.world_model.heads import ScalarHead
 LAYERS = 3
 UNIMIX = 0.01
 OUTSCALE = 0.01
-SLOW_RATE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +30,8 @@ class PolicyConfig:
         epochs, minibatches: PPO passes over the imagined batch, and parts per pass.
         target_kl: The actor stops for the rest of an update beyond 1.5 times this divergence.
         entropy_scale: Weight of the policy entropy in nats.
+        slow_rate: Share by which the slow critic follows per update (0.02 in the paper; a run of a
+            few thousand updates needs more, or values lag behind the policy).
         actor_lr, critic_lr: Learning rates.
     """
 
@@ -40,6 +41,7 @@ class PolicyConfig:
     minibatches: int
     target_kl: float
     entropy_scale: float
+    slow_rate: float
     actor_lr: float
     critic_lr: float
 
@@ -52,6 +54,7 @@ class PolicyConfig:
         check_range("minibatches", self.minibatches, 1, 1000)
         check_range("target_kl", self.target_kl, 1e-6, 1e6)
         check_range("entropy_scale", self.entropy_scale, 0.0, 10.0)
+        check_range("slow_rate", self.slow_rate, 0.0, 1.0)
         check_range("actor_lr", self.actor_lr, 0.0, 1.0)
         check_range("critic_lr", self.critic_lr, 0.0, 1.0)
 
@@ -103,7 +106,7 @@ class Actor(nn.Module):
 class Critic(nn.Module):
     """Value head with a slow copy that regularises it.
 
-    Source: arXiv 2301.04104, "Critic learning"; the slow copy follows at 2 % per update.
+    Source: arXiv 2301.04104, "Critic learning".
     """
 
     def __init__(self, feat_dim: int, units: int, generator: torch.Generator) -> None:
@@ -116,7 +119,7 @@ class Critic(nn.Module):
         return self.head(feat)
 
     @torch.no_grad()
-    def update_slow(self) -> None:
-        """slow += 0.02 * (head - slow), after every update."""
+    def update_slow(self, rate: float) -> None:
+        """slow += rate * (head - slow), after every update."""
         slow: list[Tensor] = list(self.slow.parameters())
-        torch._foreach_lerp_(slow, list[Tensor](self.head.parameters()), SLOW_RATE)
+        torch._foreach_lerp_(slow, list[Tensor](self.head.parameters()), rate)

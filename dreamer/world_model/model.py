@@ -38,6 +38,7 @@ class WorldModelConfig:
         size: Name in `SIZES`.
         kl_scale: Multiplies both KL losses. free_nats: Nats per step without KL gradient.
         recon_scale: Multiplies every reconstruction loss.
+        cont_scale: Multiplies the continue loss; ends are rare where episodes are long.
         discount_horizon: The continue head is taught 1 - 1 / discount_horizon where the episode
             goes on.
         world_lr: Learning rate.
@@ -48,6 +49,7 @@ class WorldModelConfig:
     kl_scale: float
     free_nats: float
     recon_scale: float
+    cont_scale: float
     discount_horizon: float
     world_lr: float
     embed_dim: int | Literal["auto"]
@@ -59,6 +61,7 @@ class WorldModelConfig:
         check_range("kl_scale", self.kl_scale, 0.0, 100.0)
         check_range("free_nats", self.free_nats, 0.0, 100.0)
         check_range("recon_scale", self.recon_scale, 0.0, 1000.0)
+        check_range("cont_scale", self.cont_scale, 0.0, 1000.0)
         check_range("discount_horizon", self.discount_horizon, 2.0, 1e6)
         check_range("world_lr", self.world_lr, 0.0, 1.0)
         if self.embed_dim != "auto":
@@ -181,9 +184,10 @@ class MultimodalWorldModel(nn.Module):
 
     def loss_scales(self) -> dict[str, float]:
         """Weight of every loss that `forward` returns."""
-        kl, recon = self.config.kl_scale, self.config.recon_scale
-        scales = {f"recon/{key}": recon for key in self.spec.obs}
-        return scales | {"dyn": kl * DYN_SCALE, "rep": kl * REP_SCALE, "reward": 1.0, "cont": 1.0}
+        config = self.config
+        scales = {f"recon/{key}": config.recon_scale for key in self.spec.obs}
+        scales |= {"dyn": config.kl_scale * DYN_SCALE, "rep": config.kl_scale * REP_SCALE}
+        return scales | {"reward": 1.0, "cont": config.cont_scale}
 
     def _decoders(self) -> list[Decoder]:
         return [cast(Decoder, decoder) for decoder in self.decoders.values()]

@@ -323,12 +323,12 @@ runtime: {threads: 2, compile: false}
 env: {id: CartPole-v1, num_envs: 8, action_repeat: 1, active_modalities: all}
 collect: {steps: 1000, policy: random}
 replay: {capacity: 1000, batch_size: 16, seq_len: 16}
-world_model: {size: tiny, kl_scale: 1.0, free_nats: 1, recon_scale: 1.0, discount_horizon: 100,
-  world_lr: 4e-5, embed_dim: auto}
+world_model: {size: tiny, kl_scale: 1.0, free_nats: 1, recon_scale: 1.0, cont_scale: 1,
+  discount_horizon: 100, world_lr: 4e-5, embed_dim: auto}
 pretrain: {updates: 5}
 imagination: {horizon: 15, starts: all}
 policy: {actor: ppo, clip_ratio: 0.2, epochs: 3, minibatches: 4, target_kl: 0.02,
-  entropy_scale: 3e-4, actor_lr: 3e-4, critic_lr: 3e-4}
+  entropy_scale: 3e-4, slow_rate: 0.02, actor_lr: 3e-4, critic_lr: 3e-4}
 optimizer: {warmup_updates: 10, decay_from: 0.5, final_rate: 0.1}
 train: {env_steps: 2000, updates_per_env_step: 0.125, extra_world_updates: 0, eval_every: 100,
   eval_episodes: 4, eval_policy: sample, eval_seed: 1, log_every: 10, checkpoint_seconds: 60}

@@ -70,6 +70,7 @@ def small_model(spec):
         kl_scale=1.0,
         free_nats=1.0,
         recon_scale=1.0,
+        cont_scale=1.0,
         discount_horizon=100.0,
         world_lr=1e-3,
         embed_dim="auto",

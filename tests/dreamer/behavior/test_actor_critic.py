@@ -71,7 +71,7 @@ def test_slow_critic_starts_as_a_copy_and_follows_at_two_percent():
     with torch.no_grad():
         for p in fast.values():
             p.add_(torch.randn_like(p))
-    critic.update_slow()
+    critic.update_slow(0.02)
     for name, p in slow.items():
         want = 0.02 * fast[name] + 0.98 * before[name]
         torch.testing.assert_close(p, want, rtol=1e-5, atol=1e-7)

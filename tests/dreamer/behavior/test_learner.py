@@ -285,7 +285,7 @@ def learn(world, actor, updates, rate=3e-3):
             optimizer.zero_grad()
             sum(loss.mean() for loss in losses.values()).backward()
             optimizer.step(rates)
-        behavior.critic.update_slow()
+        behavior.critic.update_slow(0.02)
     feat = world.imagine(behavior.actor, 2, 0).feat
     value = behavior.critic(feat).mean()
     return behavior.actor(feat[0]).probs[0].detach(), value.detach()
