@@ -239,7 +239,8 @@ def prepare(params: Params) -> torch.device:
         ConfigError: If CUDA is asked for and there is none.
     """
     torch.set_num_threads(params.runtime.threads)
-    torch.use_deterministic_algorithms(True)
+    # The same switch as `use_deterministic_algorithms`, which also imports the compiler (seconds).
+    torch.set_deterministic_debug_mode("error")
     if params.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", "cuda", "cpu or auto: no CUDA device is visible here")
     cuda = params.device == "cuda" or (params.device == "auto" and torch.cuda.is_available())
