@@ -29,7 +29,7 @@ ifeq ($(shell uname -s),Linux)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456
 endif
 
-.PHONY: help setup repro test lint format tests slow ui bench evidence kill-campaign lock clean
+.PHONY: help setup repro test lint format tests slow ui bench evidence lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -80,14 +80,11 @@ slow: setup  ## every test
 ui: setup  ## MLflow in the browser at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
 
-bench: setup  ## measure the speed of one update and write it beside the earlier measurements
+bench: setup  ## measure the speed of one update, and of replay
 	$(BIN)/python -m benchmarks.learner --workload W1 && $(BIN)/python -m benchmarks.learner --workload W2 && $(BIN)/python -m benchmarks.replay
 
-evidence: setup  ## runs that show what is learned; finished ones are skipped
-	$(BIN)/python -m benchmarks.evidence
-
-kill-campaign: setup  ## kill and resume trainings, compare their bytes
-	$(BIN)/python -m benchmarks.kill_campaign
+evidence: setup  ## runs that show what is learned; finished ones are skipped (ONLY=preset)
+	$(BIN)/python -m benchmarks.evidence $(if $(ONLY),--only $(ONLY))
 
 lock: setup  ## resolve pyproject.toml afresh into requirements.lock (TORCH_VERSION=... moves PyTorch)
 	$(BIN)/python .ci/lock.py $(TORCH_VERSION)
