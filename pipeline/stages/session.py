@@ -251,7 +251,7 @@ def prepare(params: Params) -> torch.device:
         raise ConfigError("device", "cuda", "cpu or auto: no CUDA device is visible here")
     cuda = params.device == "cuda" or (params.device == "auto" and torch.cuda.is_available())
     # The same switch as `use_deterministic_algorithms`, which also imports the compiler (seconds).
-    # CUDA has no deterministic kernel for a few operations (cumsum): there it warns, and the same bits
-    # are promised on CPUs only.
+    # CUDA has no deterministic kernel for a few operations (cumsum): there it warns, and the same
+    # bits are promised on CPUs only.
     torch.set_deterministic_debug_mode("warn" if cuda else "error")
     return torch.device("cuda" if cuda else "cpu")
