@@ -26,6 +26,7 @@ from dreamer.types import (
     Imagined,
     Losses,
     Metrics,
+    Policy,
     check_range,
 )
 from dreamer.world_model.imagination import ImaginationConfig, imagine
@@ -86,6 +87,7 @@ class DreamerV3Trainer:
 
     Attributes:
         model: The world model. behavior: Actor and critic; only there if `acts`.
+        imagined_policy: Who acts in imagination; the actor, or a compiled form of it.
 
     Source: arXiv 2301.04104 v2, Algorithm and "World model learning" to "Actor learning".
     """
@@ -113,6 +115,7 @@ class DreamerV3Trainer:
             self.behavior = ActorCritic(self.model.feat_dim, units, spec.action, policy, seed).to(
                 device
             )
+            self.imagined_policy: Policy = self.behavior.actor
             groups["actor"] = list(self.behavior.actor.parameters())
             groups["critic"] = list(self.behavior.critic.head.parameters())
             self.rates |= {"actor": policy.actor_lr, "critic": policy.critic_lr}
@@ -235,9 +238,8 @@ class DreamerV3Trainer:
         lead = (self.horizon, len(deter))
         latent = self.noise.uniform("imagine", index, (*lead, self.model.rssm.size.groups))
         action = self.noise.action(self.model.spec.action, "act-imagined", index, lead)
-        actor = self.behavior.actor
         with torch.set_grad_enabled(self.reinforce):
-            return imagine(self.model, actor, (), deter, stoch, latent, action)
+            return imagine(self.model, self.imagined_policy, (), deter, stoch, latent, action)
 
     def _behavior_losses(self, rollout: Imagined) -> tuple[Losses, Targets]:
         if self.reinforce:

@@ -328,7 +328,8 @@ class RuntimeConfig:
 
     Attributes:
         threads: CPU threads of one operation; sums may differ in the last bit between counts.
-        compile: Whether updates run through torch.compile.
+        compile: Whether the costly pieces of a training update run through torch.compile; results
+            differ by rounding.
     """
 
     threads: int

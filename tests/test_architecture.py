@@ -22,7 +22,7 @@ FLOORS = {
         {"behavior"},
         {"agent", "meta_gradient", "intrinsic"},
         {"trainer", "evaluation", "saved_agent"},
-        {"loop", "pretraining"},
+        {"compiling", "loop", "pretraining"},
         {"__init__"},
     ],
     "pipeline": [

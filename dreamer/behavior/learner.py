@@ -163,9 +163,8 @@ class ActorCritic(nn.Module):
         mean = {name: torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}
         return mean | {"policy/active": gate}
 
-    def _ppo_step(
-        self, step: PPOStep, optimizer: LaProp, rates: dict[str, float], gate: Tensor
-    ) -> Metrics:
+    def ppo_losses(self, step: PPOStep) -> tuple[Tensor, Tensor, Metrics]:
+        """Scalar losses of policy and critic on one minibatch, and its diagnostics."""
         dist = self.actor(step.feat)
         entropy = dist.entropy()
         config = self.config
@@ -176,9 +175,14 @@ class ActorCritic(nn.Module):
         policy_loss = -weighted_mean(gain, step.weight)
         code = TwoHotCode(step.value_bins, step.value_weight)
         value_loss = weighted_mean(self.critic(step.feat).code_loss(code), step.weight)
-        metrics = ppo_metrics(ratio, config.clip_ratio, entropy)
+        return policy_loss, value_loss, ppo_metrics(ratio, config.clip_ratio, entropy)
+
+    def _ppo_step(
+        self, step: PPOStep, optimizer: LaProp, rates: dict[str, float], gate: Tensor
+    ) -> Metrics:
+        policy_loss, value_loss, metrics = self.ppo_losses(step)
         # Shut before the step, and for all that follow: this is where the limit was found passed.
-        gate = gate * (metrics["policy/approx_kl"] < 1.5 * config.target_kl).float()
+        gate = gate * (metrics["policy/approx_kl"] < 1.5 * self.config.target_kl).float()
         optimizer.zero_grad()
         (policy_loss + value_loss).backward()
         optimizer.step({"actor": rates["actor"]}, gate)

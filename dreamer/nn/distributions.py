@@ -17,6 +17,11 @@ from dreamer.nn.fused import SparseCrossEntropy
 from dreamer.nn.math import NUM_BINS, symexp_bins, two_hot
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Float32 of anything shorter; float64 stays what it is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def mix_uniform(logit: Tensor, unimix: float, dim: int) -> Tensor:
     """Probabilities (1 - unimix) * softmax(logit) + unimix / classes along `dim`."""
     probs = functional.softmax(logit, dim)
@@ -33,15 +38,18 @@ def sample_one_hot(probs: Tensor, noise: Tensor, dim: int, out: Tensor | None = 
         probs: (...) probabilities along `dim`.
         noise: Shape of `probs` without `dim`, uniform in [0, 1).
         dim: Class dimension.
-        out: Memory for the result, shaped like `probs`.
+        out: Memory for the result, shaped like `probs`; none inside torch.compile.
 
     Returns:
         One-hot tensor shaped like `probs`, no gradient.
     """
-    out = torch.empty_like(probs) if out is None else out
     cdf, rest = probs.cumsum(dim), probs.shape[dim] - 1
     # Scaling by the total keeps rounding of the sum from leaving a vector without a one.
     total = cdf.narrow(dim, rest, 1)
+    if torch.compiler.is_compiling():  # it finds the memory by itself
+        beyond = (cdf > noise.unsqueeze(dim) * total).to(probs.dtype)
+        return beyond.diff(dim=dim, prepend=torch.zeros_like(total))
+    out = torch.empty_like(probs) if out is None else out
     above = torch.gt(cdf, noise.unsqueeze(dim) * total, out=torch.empty_like(cdf))
     out.narrow(dim, 0, 1).copy_(above.narrow(dim, 0, 1))
     torch.sub(above.narrow(dim, 1, rest), above.narrow(dim, 0, rest), out=out.narrow(dim, 1, rest))
@@ -78,7 +86,7 @@ class SymexpTwoHot:
     """
 
     def __init__(self, logit: Tensor) -> None:
-        self.logit = logit.float()
+        self.logit = full_precision(logit)
 
     def mean(self) -> Tensor:
         """(...) expectation; mirrored bins are paired so that zero logits give exactly 0."""
@@ -95,6 +103,12 @@ class SymexpTwoHot:
         """(...) sum of the cross-entropies against targets that are encoded already."""
         flat, per_row = self.logit.reshape(-1, NUM_BINS), code.bins.shape[-1]
         bins, weight = code.bins.view(-1, per_row), code.weight.view(-1, per_row)
+        if torch.compiler.is_compiling():
+            # Dense targets are made in registers, and their gradient needs no scattering.
+            numbers = torch.arange(NUM_BINS, device=bins.device)
+            hits = (bins.unsqueeze(-1) == numbers) * weight.unsqueeze(-1)
+            loss = -(functional.log_softmax(flat, -1) * hits.sum(-2)).sum(-1)
+            return loss.view(self.logit.shape[:-1])
         return SparseCrossEntropy.apply(flat, bins, weight).view(self.logit.shape[:-1])
 
 
@@ -102,7 +116,7 @@ class Bernoulli:
     """Binary outcome given by a logit (...)."""
 
     def __init__(self, logit: Tensor) -> None:
-        self.logit = logit.float()
+        self.logit = full_precision(logit)
 
     def mean(self) -> Tensor:
         """(...) probability of 1."""
@@ -124,7 +138,7 @@ class OneHotActions:
 
     def __init__(self, logit: Tensor, sizes: tuple[int, ...], unimix: float) -> None:
         # Views of class-major memory, because a softmax over a short last dimension is slow.
-        parts = logit.movedim(-1, 0).float().split(sizes)
+        parts = full_precision(logit).movedim(-1, 0).split(sizes)
         self.probs = [mix_uniform(part, unimix, 0).movedim(0, -1) for part in parts]
 
     def sample(self, noise: Tensor) -> Tensor:
@@ -163,8 +177,8 @@ class BoundedNormal:
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.loc = torch.tanh(mean.float())
-        self.scale = 0.9 * torch.sigmoid(std.float() + 2.0) + 0.1
+        self.loc = torch.tanh(full_precision(mean))
+        self.scale = 0.9 * torch.sigmoid(full_precision(std) + 2.0) + 0.1
 
     def sample(self, noise: Tensor) -> Tensor:
         """(..., A) from (..., A) standard normal noise."""

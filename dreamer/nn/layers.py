@@ -69,6 +69,8 @@ class NormedSiLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, width) -> (M, width)."""
+        if torch.compiler.is_compiling():  # it fuses the plain form by itself
+            return functional.silu(functional.rms_norm(x, (x.shape[-1],), self.scale, NORM_EPS))
         if torch.is_grad_enabled():
             return NormSiLU.apply(x, self.scale)
         return norm_silu(x, self.scale)
@@ -86,7 +88,9 @@ class NormedLinear(nn.Module):
         """(..., inputs) -> (..., outputs)."""
         flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
         weight, bias, scale = self.linear.weight, self.linear.bias, self.activate.scale
-        if torch.is_grad_enabled():
+        if torch.compiler.is_compiling():
+            out = self.activate(functional.linear(flat, weight, bias))
+        elif torch.is_grad_enabled():
             out = NormedLinearSiLU.apply(flat, weight, bias, scale)
         else:
             out = norm_silu(functional.linear(flat, weight, bias), scale)

@@ -182,6 +182,13 @@ class RSSM(nn.Module):
 
         return step
 
+    def imagine_plain(
+        self, deter: Tensor, stoch: Tensor, action: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Same as `imagine_step` in plain operations on new memory: what torch.compile reads."""
+        deter = self.core(deter, stoch, self.core.action_branch(action))
+        return deter, sample_one_hot(self.prior(deter), noise, -2).flatten(-2)
+
     def _post_weights(self) -> PostWeights:
         linear, logit = self.post_hidden.linear, self.post_logit
         return PostWeights(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer import checkpoint
+from dreamer.compiling import compile_pieces
 from dreamer.envs.vector import EpisodeStats, VectorEnv
 from dreamer.loop import Hooks, OnlineLoop
 from dreamer.saved_agent import save_agent
@@ -46,7 +47,8 @@ def make_loop(params: Params, session: Session, experience: Experience) -> Onlin
     """Put environments, learner and buffer together.
 
     Raises:
-        ConfigError: If the episodes come from an environment with other spaces.
+        ConfigError: If the episodes come from an environment with other spaces, or updates are to
+            be compiled and no compiler is here.
     """
     env = VectorEnv(params.env, params.seed)
     if env.spec != experience.spec:
@@ -60,6 +62,8 @@ def make_loop(params: Params, session: Session, experience: Experience) -> Onlin
         seed=params.seed,
         device=session.device,
     )
+    if params.runtime.compile:
+        compile_pieces(trainer)
     return OnlineLoop(
         trainer=trainer,
         buffer=experience.buffer,
