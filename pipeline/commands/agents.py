@@ -19,7 +19,7 @@ from dreamer.envs.vector import VectorEnv
 from dreamer.saved_agent import SavedAgent, load_agent
 from dreamer.types import ConfigError, EnvSpec, check_range
 from pipeline.commands.settings import PARAMS, find_params, observe_spec
-from pipeline.params import EvaluateConfig, Params, from_raw, load_raw, subset
+from pipeline.params import EvaluateConfig, Params, from_raw, leaves, load_raw, override, subset
 from pipeline.report.pictures import frame_strip, write_gif
 from pipeline.report.recording import record_episode
 from pipeline.stages import evaluate as stage
@@ -140,7 +140,7 @@ def playing_params(agent: Path) -> Params:
     above = list(agent.resolve().parents)[:3]
     beside = next((path / PARAMS for path in above if (path / PARAMS).exists()), None)
     if beside is not None:
-        raw |= subset(load_raw(beside), STAGES["evaluate"].params)
+        raw = override(raw, dict(leaves(subset(load_raw(beside), STAGES["evaluate"].params))))
     return from_raw(raw)
 
 
