@@ -16,8 +16,19 @@ from pathlib import Path
 import pytest
 
 from dreamer.types import ConfigError, DreamerError
-from pipeline import tracking
-from pipeline.tracking import RunIdentity, Tracker, TrackingError, Uploader, sync
+from pipeline.tracking import (
+    RunIdentity,
+    Tracker,
+    TrackingError,
+    git_commit,
+    place,
+    sync,
+    tracking_uri,
+    uploader,
+)
+from pipeline.tracking.remote_run import clean_key
+from pipeline.tracking.store import connect, find_run
+from pipeline.tracking.uploader import Uploader
 from pipeline.write_ahead_log import EVENTS_FILE, LogWriter, UploadState, count_pending, locked
 
 ROOT = Path(__file__).parents[2]
@@ -60,14 +71,14 @@ def upload(root, key="k1"):
 
 
 def run_of(root, key="k1"):
-    client = tracking.connect(root)
+    client = connect(root)
     experiment = client.get_experiment_by_name("exp")
-    return tracking.find_run(client, experiment.experiment_id, key)
+    return find_run(client, experiment.experiment_id, key)
 
 
 def curve(root, key="k1", metric="world/loss"):
     """(step, value) in the order in which MLflow shows them."""
-    history = tracking.connect(root).get_metric_history(run_of(root, key).info.run_id, metric)
+    history = connect(root).get_metric_history(run_of(root, key).info.run_id, metric)
     return [(m.step, m.value) for m in history]
 
 
@@ -78,7 +89,7 @@ def migrated(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
             patch.delenv(name, raising=False)
-        tracking.connect(root)
+        connect(root)
     return root / "mlflow.db"
 
 
@@ -86,7 +97,7 @@ def migrated(tmp_path_factory):
 def root(tmp_path, migrated, monkeypatch):
     """A project with a working local tracking server."""
     names = ["MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_ROOT", "DREAMER_TRACKING"]
-    names += [tracking.PARENT_VARIABLE, "MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
+    names += [place.PARENT_VARIABLE, "MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
     for name in [*names, "MLFLOW_HTTP_REQUEST_TIMEOUT"]:
         monkeypatch.setenv(name, "")  # so that what the code sets is undone
         monkeypatch.delenv(name)
@@ -150,7 +161,7 @@ def test_a_run_arrives_whole(root):
     assert (artifacts / "plots" / "plot.png").read_bytes() == b"png"
     assert (artifacts / "agent" / "weights.safetensors").read_bytes() == b"weights"
     assert not list(directory(root).glob("kept/*"))
-    assert count_pending(directory(root), tracking.tracking_uri(root)) == 0
+    assert count_pending(directory(root), tracking_uri(root)) == 0
 
 
 def test_metrics_cost_the_caller_well_under_a_fifth_of_a_millisecond(root, monkeypatch):
@@ -223,7 +234,7 @@ def test_a_database_that_somebody_holds_fails_within_seconds(root):
 
 
 def test_a_server_down_from_the_start_that_comes_back_gets_everything(root, monkeypatch, migrated):
-    monkeypatch.setattr(tracking, "FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(uploader, "FIRST_PAUSE", 0.2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mounted/mlflow.db")
     with open_tracker(root) as tracker:
         tracker.metrics(0, {"world/loss": 0.0})
@@ -238,7 +249,7 @@ def test_a_server_down_from_the_start_that_comes_back_gets_everything(root, monk
 @pytest.mark.parametrize("fault", ["before", "after"])
 def test_an_outage_in_the_middle_loses_and_repeats_nothing(root, monkeypatch, faulty, fault):
     faults, sent = faulty
-    monkeypatch.setattr(tracking, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(uploader, "FIRST_PAUSE", 0.1)
     with open_tracker(root) as tracker:
         for step in range(40):
             if step in (10, 20, 30):
@@ -297,7 +308,7 @@ def test_sigkill_and_resume_lose_and_repeat_nothing(root):
     )
     command = [sys.executable, "-c", code, str(root)]
     state = root / ".runs" / "k1"
-    uri = tracking.tracking_uri(root)
+    uri = tracking_uri(root)
     with subprocess.Popen([*command, "0", "9999"], stdout=subprocess.PIPE, cwd=ROOT) as process:
         while not UploadState.load(state, uri).offset > 2000:  # in the middle of its uploads
             last = int(process.stdout.readline())
@@ -322,7 +333,7 @@ def test_a_run_begun_on_another_machine_is_continued(root):
 def test_a_deleted_run_is_made_anew_when_it_goes_on(root):
     record(root, 0)
     upload(root)
-    tracking.connect(root).delete_run(run_of(root).info.run_id)
+    connect(root).delete_run(run_of(root).info.run_id)
     assert sync(root).uploaded == {}
     record(root, 1)
     upload(root)
@@ -340,7 +351,7 @@ def test_parameters_are_kept_and_a_changed_one_becomes_a_tag(root, caplog):
 
 
 def test_an_event_that_the_server_rejects_does_not_block_the_rest(root, monkeypatch, caplog):
-    monkeypatch.setattr(tracking, "clean_key", lambda key: key)
+    monkeypatch.setattr(uploader, "clean_key", lambda key: key)
     log = LogWriter(directory(root))
     record(root, 0)
     log.append("metrics", {"step": 1, "values": {"not(legal)": 1.0}})
@@ -366,11 +377,11 @@ def test_stages_share_a_parent_whoever_comes_first(root):
     tags = [run_of(root, key).data.tags for key in ("collect", "train")]
     assert [t["mlflow.parentRunId"] for t in tags] == [parent.info.run_id] * 2
     assert parent.info.status == "FINISHED"
-    assert sum(1 for _ in tracking.connect(root).search_runs(["1"])) == 3
+    assert sum(1 for _ in connect(root).search_runs(["1"])) == 3
 
 
 def test_the_run_of_mlflow_run_becomes_the_parent(root, monkeypatch):
-    client = tracking.connect(root)
+    client = connect(root)
     given = client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", given)
     with open_tracker(root, parent="unused"):
@@ -395,7 +406,7 @@ def test_processes_that_come_first_together_do_not_collide(tmp_path, monkeypatch
     processes = [subprocess.Popen(c, stderr=subprocess.PIPE, cwd=ROOT) for c in commands]
     assert [p.communicate()[1].decode() for p in processes] == ["", ""]
     assert [curve(tmp_path, key) for key in ("a", "b")] == [[(0, 1.0)]] * 2
-    client = tracking.connect(tmp_path)
+    client = connect(tmp_path)
     assert sorted(e.name for e in client.search_experiments()) == ["Default", "exp"]
     assert len(client.search_runs(["1"])) == 3
 
@@ -424,12 +435,12 @@ def test_http_patience_is_short_only_while_tracking_and_never_overrides(root, mo
 def test_where_a_project_tracks_to(tmp_path, monkeypatch):
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "parent"))
-    assert tracking.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/parent/mlflow.db"
+    assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/parent/mlflow.db"
     for uri in ("http://host:5000", f"sqlite:///{tmp_path}/other.db", "sqlite://"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        assert tracking.tracking_uri(tmp_path) == uri
+        assert tracking_uri(tmp_path) == uri
 
 
 @pytest.mark.parametrize(
@@ -446,7 +457,7 @@ def test_where_a_project_tracks_to(tmp_path, monkeypatch):
     ],
 )
 def test_keys_become_legal(key, clean):
-    assert tracking.clean_key(key) == clean
+    assert clean_key(key) == clean
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a'b", "x" * 201])
@@ -459,16 +470,16 @@ def test_a_key_that_cannot_be_searched_for_is_refused(key):
 
 def test_the_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert tracking.git_commit(tmp_path) == {}
+    assert git_commit(tmp_path) == {}
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@x"]
     (tmp_path / "file").write_text("1")
     for command in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *command], check=True)
-    clean = tracking.git_commit(tmp_path)
+    clean = git_commit(tmp_path)
     (tmp_path / "new").write_text("untracked")
-    assert tracking.git_commit(tmp_path) == clean
+    assert git_commit(tmp_path) == clean
     assert (len(clean["git_commit"]), clean["git_dirty"]) == (40, "false")
     (tmp_path / "file").write_text("2")
-    assert tracking.git_commit(tmp_path) == clean | {"git_dirty": "true"}
+    assert git_commit(tmp_path) == clean | {"git_dirty": "true"}
     monkeypatch.setenv("PATH", "")
-    assert tracking.git_commit(tmp_path) == {}
+    assert git_commit(tmp_path) == {}
