@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from dreamer.types import ConfigError, check_range
 from pipeline import params
+from pipeline.params.__main__ import main
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +383,6 @@ def test_the_smallest_allowed_values_pass():
 def test_files_are_checked_from_the_command_line(tmp_path):
     (tmp_path / "good.yaml").write_text(EXAMPLE)
     (tmp_path / "bad.yaml").write_text(EXAMPLE.replace("seed: 0", "seed: zero"))
-    assert params._main([str(tmp_path / "good.yaml")]) is None
-    message = params._main([str(tmp_path / "good.yaml"), str(tmp_path / "bad.yaml")])
+    assert main([str(tmp_path / "good.yaml")]) is None
+    message = main([str(tmp_path / "good.yaml"), str(tmp_path / "bad.yaml")])
     assert message == "seed: found 'zero'; allowed: an integer"

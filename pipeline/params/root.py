@@ -1,0 +1,157 @@
+"""What `params.yaml` consists of, and what its sections demand of each other."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dreamer.behavior.actor_critic import PolicyConfig
+from dreamer.envs.make import EnvConfig
+from dreamer.loop import TrainConfig
+from dreamer.pretraining import PretrainConfig
+from dreamer.replay.buffer import ReplayConfig
+from dreamer.trainer import OptimizerConfig
+from dreamer.types import ConfigError, check_range
+from dreamer.world_model.imagination import ImaginationConfig
+from dreamer.world_model.model import WorldModelConfig
+from pipeline.params.builder import build
+from pipeline.params.dotted import Raw, override
+from pipeline.params.yaml_reader import load_raw
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """How the machine is used.
+
+    Attributes:
+        threads: CPU threads of one operation; sums may differ in the last bit between counts.
+        compile: Whether the costly pieces of a training update run through torch.compile; results
+            differ by rounding.
+    """
+
+    threads: int
+    compile: bool
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_range("threads", self.threads, 1, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """The stage `collect`.
+
+    Attributes:
+        steps: Environment steps over all environments; a reset is a step.
+        policy: Who acts.
+    """
+
+    steps: int
+    policy: Literal["random"]
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_range("steps", self.steps, 1, 10**9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """The stage `evaluate`.
+
+    Attributes:
+        episodes: Episodes played in all, `num_envs` of them at a time.
+        policy: `sample` actions or take the `mode`.
+        seed: Of the episodes and of the noise, apart from that of training.
+    """
+
+    episodes: int
+    num_envs: int
+    policy: Literal["sample", "mode"]
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_range("episodes", self.episodes, 1, 10**6)
+        check_range("num_envs", self.num_envs, 1, 4096)
+        check_range("seed", self.seed, 0, 2**31 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Everything in `params.yaml`, one section per part that it configures."""
+
+    seed: int
+    device: Literal["cpu", "cuda", "auto"]
+    runtime: RuntimeConfig
+    env: EnvConfig
+    collect: CollectConfig
+    replay: ReplayConfig
+    world_model: WorldModelConfig
+    pretrain: PretrainConfig
+    imagination: ImaginationConfig
+    policy: PolicyConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_range("seed", self.seed, 0, 2**31 - 1)
+
+
+def validate(params: Params) -> Params:
+    """Check what sections demand of each other; return the parameters.
+
+    Raises:
+        ConfigError: naming the key to change.
+    """
+    replay, rings, starts = params.replay, params.env.num_envs, params.imagination.starts
+    # per environment: a window that ends before the write head, and its share of the batch
+    rows = rings * (replay.seq_len + -(-replay.batch_size // rings))
+    demands = {"replay.capacity": replay.capacity}
+    if params.pretrain.updates:
+        demands["collect.steps"] = params.collect.steps
+    for key, found in demands.items():
+        if found < rows:
+            allowed = f"at least {rows}, for a batch of {replay.batch_size} sequences of"
+            raise ConfigError(key, found, f"{allowed} {replay.seq_len} from {rings} environments")
+    if params.train.env_steps < params.collect.steps:
+        allowed = f"at least collect.steps, {params.collect.steps}, which it includes"
+        raise ConfigError("train.env_steps", params.train.env_steps, allowed)
+    if starts != "all" and starts > replay.seq_len:
+        raise ConfigError("imagination.starts", starts, f"all, or 1 to {replay.seq_len} (seq_len)")
+    per_sequence = replay.seq_len if starts == "all" else starts
+    check_range(
+        "policy.minibatches", params.policy.minibatches, 1, replay.batch_size * per_sequence
+    )
+    if params.evaluate.num_envs > params.evaluate.episodes:
+        allowed = f"1 to {params.evaluate.episodes} (evaluate.episodes)"
+        raise ConfigError("evaluate.num_envs", params.evaluate.num_envs, allowed)
+    return params
+
+
+def from_raw(raw: Raw) -> Params:
+    """Build and validate the parameters.
+
+    Raises:
+        ConfigError: for every mistake, with the dotted key.
+    """
+    return validate(build(Params, raw))
+
+
+def load_params(
+    path: str | Path = "params.yaml", overrides: Mapping[str, Any] = types.MappingProxyType({})
+) -> Params:
+    """Read, override, build and validate the parameters.
+
+    Args:
+        path: The YAML file.
+        overrides: Dotted key -> value.
+
+    Raises:
+        ConfigError: for every mistake, with the dotted key.
+    """
+    return from_raw(override(load_raw(path), overrides))
