@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "dreamer": [
         {"types"},
+        {"nested_state"},
         {"nn", "checkpoint", "envs"},
         {"modalities", "replay"},
         {"world_model"},
