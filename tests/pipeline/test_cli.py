@@ -382,19 +382,19 @@ class Blind(CartPoleEnv):
 @pytest.fixture
 def blind(trained, tmp_path):
     """The agent, in an environment that cannot draw itself."""
-    gym.register("Blind-v0", Blind)
+    gym.register("Unseen-v0", Blind)
     agent = load_agent(trained / "models/agent/best", torch.device("cpu"))
-    env = type(agent.env)(**(vars(agent.env) | {"id": "Blind-v0"}))
+    env = type(agent.env)(**(vars(agent.env) | {"id": "Unseen-v0"}))
     save_agent(tmp_path / "blind", agent.model, agent.behavior, env, agent.facts)
     yield tmp_path / "blind"
-    del gym.registry["Blind-v0"]
+    del gym.registry["Unseen-v0"]
 
 
 def test_an_environment_that_cannot_be_drawn_is_one_line(blind, capsys):
     answer = dreamer(capsys, "play", blind, "--out", "clips")
     assert answer.status == 2
     assert len(answer.err) == 1
-    assert answer.err[0].startswith("dreamer: error: Blind-v0: ")
+    assert answer.err[0].startswith("dreamer: error: Unseen-v0: ")
     assert not Path("clips").exists()
 
 

@@ -51,7 +51,7 @@ def directory(root, key="k1"):
 
 def open_tracker(root, key="k1", parent=None, **tags):
     run = identity(key, parent, **tags)
-    return Tracker(directory(root, key), run, root=root, interval=0.1, exit_wait=60)
+    return Tracker(directory(root, key), run, root=root, interval=0.1, exit_wait=300)
 
 
 def record(root, *steps, key="k1", value=float, rewind=None):
@@ -399,7 +399,7 @@ def test_processes_that_come_first_together_do_not_collide(tmp_path, monkeypatch
         "from pipeline.tracking import RunIdentity, Tracker\n"
         "root, key = Path(sys.argv[1]), sys.argv[2]\n"
         "run = RunIdentity(experiment='exp', key=key, name=key, parent_key='p', tags={})\n"
-        "with Tracker(root / '.runs' / key, run, root=root, exit_wait=60) as tracker:\n"
+        "with Tracker(root / '.runs' / key, run, root=root, exit_wait=300) as tracker:\n"
         "    tracker.metrics(0, {'world/loss': 1.0})\n"
     )
     commands = [[sys.executable, "-c", code, str(tmp_path), key] for key in ("a", "b")]
