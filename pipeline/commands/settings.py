@@ -123,13 +123,13 @@ def _keys(layers: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def _fit_collection(raw: Raw, said: set[str]) -> tuple[Raw, tuple[str, ...]]:
-    """Collect less at first when the user asks for a shorter run than the collection alone.
+    """Collect less at first when the user asks for a run no longer than the collection alone.
 
     Args:
         said: Keys set by hand; a collection among them is left alone.
     """
     steps, collected = _value(raw, "train", "env_steps"), _value(raw, "collect", "steps")
-    shorter = type(steps) is int and type(collected) is int and 0 < steps < collected
+    shorter = type(steps) is int and type(collected) is int and 0 < steps <= collected
     if not shorter or "train.env_steps" not in said or said & {"collect", "collect.steps"}:
         return raw, ()
     quarter = max(1, steps // 4)
