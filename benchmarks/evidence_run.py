@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import platform
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,8 @@ class Circumstances(NamedTuple):
         cpu: Model. device: What tensors were on, `cpu` or `cuda`.
         side_by_side: How many runs the campaign had at work, at most.
         malloc_tuned: Whether glibc was told to keep memory, as the Makefile does.
-        commit: Of the repository, empty without git. dirty: Whether tracked files were changed.
+        commit: Of the repository, empty without git. dirty: Whether tracked files other than
+            this campaign's own page were changed.
         code: Checksum of all code that the stages import.
     """
 
@@ -83,9 +85,18 @@ def circumstances(raw: Raw, side_by_side: int) -> Circumstances:
         python=platform.python_version(),
         torch=torch.__version__,
         commit=git.get("git_commit", ""),
-        dirty=git.get("git_dirty") == "true",
+        dirty=bool(git) and changed_files(ROOT) != "",
         code=code_checksum(),
     )
+
+
+def changed_files(root: Path) -> str:
+    """What git says of changed tracked files; the page that a campaign rewrites does not count."""
+    words = ["status", "--porcelain", "--untracked-files=no", "--", ":!docs/results.md"]
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
