@@ -98,7 +98,9 @@ def train(params: Params, session: Session, loop: OnlineLoop, experience: Experi
     def on_metrics(step: int, metrics: dict[str, float]) -> None:
         rate = (loop.updates - done) / max(1e-9, time.monotonic() - started)
         metrics = metrics | loop.buffer.stats() | {"perf/updates_per_s": rate}
-        session.tracker.metrics(step, metrics)
+        # Tracking has every episode from `on_episode`; a mean of the last would mix with them.
+        single = {name: x for name, x in metrics.items() if name != "episode/return"}
+        session.tracker.metrics(step, single)
         log_metrics(step, metrics)
 
     def on_episode(step: int, episode: EpisodeStats) -> None:

@@ -86,6 +86,8 @@ def open_run(
         experiment_id = _experiment(client, body["experiment"], uri)
         run = find_run(client, experiment_id, body["key"])
         if run is not None:
+            # A child may have made its parent first, and could not know its name.
+            client.update_run(run.info.run_id, name=body["name"])
             # Begun elsewhere, or this log's state was lost: what is there is not sent again.
             keys = run.data.metrics
             histories = {k: client.get_metric_history(run.info.run_id, k) for k in keys}
