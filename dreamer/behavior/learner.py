@@ -94,8 +94,9 @@ class ActorCritic(nn.Module):
             means = torch.cat([value.mean() for value in values]).view(rollout.action.shape[:2])
             value = torch.cat([means, self.critic(rollout.feat[-1]).mean()[None]])
         targets = self.targets(rollout, value)
-        rets, slows = targets.ret.flatten().split(CHUNK), targets.slow.flatten().split(CHUNK)
-        fit = [critic_loss(*each) for each in zip(values, rets, slows, strict=True)]
+        code = TwoHotCode.of(targets.ret.flatten(), targets.slow.flatten())
+        codes = map(TwoHotCode, code.bins.split(CHUNK), code.weight.split(CHUNK))
+        fit = [value.code_loss(each) for value, each in zip(values, codes, strict=True)]
         gain = rollout.log_prob * targets.adv + self.config.entropy_scale * rollout.entropy
         value_loss = torch.cat(fit).view_as(targets.weight)
         return {"actor": -targets.weight * gain, "critic": targets.weight * value_loss}, targets

@@ -165,10 +165,13 @@ class BlockGRU(nn.Module):
         bounded = action / action.abs().clamp_min(1.0)
         return self.from_action(bounded)
 
+    def action_weight(self) -> Tensor:
+        """(hidden, D) view of the weight that reads the action branch."""
+        return self.shared[:, 2 * self.from_action.linear.weight.shape[0] :].t()
+
     def action_term(self, action: Tensor) -> Tensor:
         """(..., A) -> (..., D): what the action adds before the norm, the bias included."""
-        weight = self.shared[:, 2 * self.from_action.linear.weight.shape[0] :]
-        return functional.linear(self.action_branch(action), weight, self.bias)
+        return functional.linear(self.action_branch(action), self.action_weight().t(), self.bias)
 
     def weights(self) -> CoreWeights:
         """The weights that read the recurrent state, as the loops want them."""

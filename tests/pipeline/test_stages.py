@@ -4,7 +4,6 @@ reads."""
 import copy
 import hashlib
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -56,13 +55,12 @@ def digests(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DREAMER_TRACKING", "off")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pipeline") / "first"
-    run_all(smoke(), root)
-    yield root
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DREAMER_TRACKING", "off")
+        run_all(smoke(), root)
+    return root
 
 
 def test_two_runs_write_equal_bytes(finished: Path, tmp_path: Path) -> None:

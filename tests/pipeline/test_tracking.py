@@ -392,7 +392,7 @@ def test_the_run_of_mlflow_run_becomes_the_parent(root, monkeypatch):
 
 
 def test_processes_that_come_first_together_do_not_collide(tmp_path, monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DREAMER_TRACKING"):
         monkeypatch.delenv(name, raising=False)
     code = (
         "import sys; from pathlib import Path\n"
