@@ -1,0 +1,1 @@
+"""Rewards an agent gives itself: curiosity and empowerment."""
