@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from builders import assert_same, snapshot
 from torch import nn
 
-from dreamer.nn.optim import LaProp, clip_gradients
+from dreamer.nn.optim import LaProp, clip_gradients, flat_gradient, split_flat
 
 
 def scalar(value):
@@ -193,3 +194,158 @@ def test_zero_grad_forgets_gradients():
     p.grad = torch.ones(1)
     LaProp({"all": [p]}).zero_grad()
     assert p.grad is None
+
+
+def descend(optimizer, params, rates, gates=None, seed=0):
+    """Steps with random gradients; returns where the parameters were, first to last."""
+    source, where = torch.Generator().manual_seed(seed), [flat(params)]
+    for step, rate in enumerate(rates):
+        for p in params:
+            # Some are long enough to be clipped.
+            size = 10.0 ** (step % 3 - 1)
+            p.grad = size * torch.randn(p.shape, generator=source).to(p.dtype)
+        gate = None if gates is None else torch.tensor(float(gates[step]), dtype=params[0].dtype)
+        optimizer.step({"all": rate}, gate)
+        where.append(flat(params))
+    return where
+
+
+def flat(params):
+    return torch.cat([p.detach().flatten() for p in params])
+
+
+def two_params(dtype=torch.float64):
+    source = torch.Generator().manual_seed(5)
+    return [
+        nn.Parameter(torch.randn(shape, generator=source).to(dtype)) for shape in ((3, 4), (5,))
+    ]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
+def test_trace_is_the_decayed_sum_of_moves(decay):
+    params = two_params()
+    optimizer = LaProp({"all": params})
+    optimizer.follow(["all"], decay)
+    where = descend(optimizer, params, [1e-2, 3e-2, 2e-2, 5e-3])
+    moves = [after - before for before, after in itertools.pairwise(where)]
+    want = sum(decay**age * move for age, move in enumerate(reversed(moves)))
+    torch.testing.assert_close(optimizer.trace["all"], want, rtol=1e-12, atol=1e-15)
+
+
+def test_following_changes_no_bit():
+    ends = []
+    for follow in (False, True):
+        params = two_params(torch.float32)
+        optimizer = LaProp({"all": params})
+        if follow:
+            optimizer.follow(["all"], 0.9)
+            optimizer.remember_gradients(["all"])
+        descend(optimizer, params, [1e-2] * 6, gates=[1, 1, 0, 1, 0, 1])
+        ends.append((flat(params), optimizer.square["all"], optimizer.momentum["all"]))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_only_followed_groups_have_a_trace_in_the_state():
+    optimizer = LaProp({"one": [scalar(1.0)], "two": [scalar(1.0)]})
+    optimizer.follow(["two"], 0.9)
+    state = optimizer.state_dict()
+    assert state["one"].keys() == {"square", "momentum", "steps"}
+    assert state["two"].keys() == {"square", "momentum", "steps", "trace"}
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_shut_gate_makes_no_move_and_leaves_the_trace(decay):
+    params = two_params(torch.float32)
+    optimizer = LaProp({"all": params})
+    optimizer.follow(["all"], decay)
+    optimizer.remember_gradients(["all"])
+    descend(optimizer, params, [1e-2] * 3)
+    before, where = snapshot(optimizer.state_dict()), flat(params)
+    descend(optimizer, params, [1e-2] * 2, gates=[0, 0], seed=1)
+    assert torch.equal(flat(params), where)
+    assert_same(snapshot(optimizer.state_dict()), before)
+
+
+def test_rates_may_be_tensors_and_leave_the_same_bits():
+    ends = []
+    for rate in (3e-4, torch.tensor(3e-4, dtype=torch.float64)):
+        params = two_params(torch.float32)
+        optimizer = LaProp({"all": params})
+        optimizer.follow(["all"], 0.9)
+        descend(optimizer, params, [rate * share for share in (0.1, 0.7, 1.0)])
+        descend(optimizer, params, [rate * 0.3] * 2, gates=[1, 0])
+        ends.append((flat(params), optimizer.trace["all"]))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_a_followed_group_is_restored_and_continues_to_the_bit():
+    params, others = two_params(torch.float32), two_params(torch.float32)
+    pair = [LaProp({"all": each}) for each in (params, others)]
+    for optimizer in pair:
+        optimizer.follow(["all"], 0.9)
+        optimizer.remember_gradients(["all"])
+    descend(pair[0], params, [1e-2] * 3)
+    for p, q in zip(params, others, strict=True):
+        q.data.copy_(p.data)
+    pair[1].load_state_dict(snapshot(pair[0].state_dict()))
+    for optimizer, each in zip(pair, (params, others), strict=True):
+        descend(optimizer, each, [1e-2] * 2, seed=1)
+    assert_same(snapshot(pair[0].state_dict()), snapshot(pair[1].state_dict()))
+
+
+def test_a_state_without_trace_leaves_it_and_a_trace_nobody_keeps_is_refused():
+    plain, following = LaProp({"all": [scalar(1.0)]}), LaProp({"all": [scalar(1.0)]})
+    following.follow(["all"], 0.9)
+    following.load_state_dict(snapshot(plain.state_dict()))
+    assert following.trace["all"].item() == 0.0
+    with pytest.raises(KeyError, match="trace"):
+        plain.load_state_dict(snapshot(following.state_dict()))
+    state = plain.state_dict()
+    del state["all"]["steps"]
+    with pytest.raises(KeyError, match="steps"):
+        plain.load_state_dict(state)
+
+
+def test_flat_gradients_are_in_the_order_of_the_parameters():
+    p, q, r = (nn.Parameter(torch.zeros(n)) for n in (2, 3, 1))
+    optimizer = LaProp({"all": [p, q, r]})
+    p.grad, r.grad = torch.tensor([1.0, 2.0]), torch.tensor([3.0])
+    want = torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, 3.0])
+    assert torch.equal(optimizer.gradient("all"), want)
+    assert torch.equal(flat_gradient([p, q, r], [p.grad, None, r.grad]), want)
+    assert [x.shape for x in split_flat(want, [p, q, r])] == [p.shape, q.shape, r.shape]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+@pytest.mark.parametrize("size", [1e-2, 1e2], ids=["free", "clipped"])
+def test_response_is_the_derivative_of_the_move_along_the_gradient(size, steps):
+    source = torch.Generator().manual_seed(3)
+    tangent = [torch.randn(shape, generator=source).double() * size for shape in ((3, 4), (5,))]
+
+    def end(shift):
+        params = two_params()
+        optimizer = LaProp({"all": params})
+        optimizer.remember_gradients(["all"])
+        descend(optimizer, params, [1e-2] * (steps - 1))
+        last = torch.Generator().manual_seed(9)
+        for p, v in zip(params, tangent, strict=True):
+            p.grad = size * torch.randn(p.shape, generator=last).double() + shift * v
+        optimizer.step({"all": 1e-2})
+        return flat(params), optimizer
+
+    measured = (end(1e-5)[0] - end(-1e-5)[0]) / 2e-5
+    response = end(0.0)[1].response("all", 1e-2, torch.cat([v.flatten() for v in tangent]))
+    torch.testing.assert_close(response, measured, rtol=1e-6, atol=1e-9)
+    # At the first step only signs matter.
+    assert (response.abs().max().item() < 1e-12) == (steps == 1)
+
+
+def test_response_of_a_parameter_without_gradients_is_zero():
+    p = nn.Parameter(torch.ones(2))
+    optimizer = LaProp({"all": [p]})
+    optimizer.remember_gradients(["all"])
+    for g in (0.1, 0.2):
+        p.grad = torch.tensor([g, 0.0])
+        optimizer.step({"all": 1e-2})
+    response = optimizer.response("all", 1e-2, torch.ones(2))
+    assert (response[0].item() < 0, response[1].item()) == (True, 0.0)
