@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamer.behavior.actor_critic import Actor
 from dreamer.nn.distributions import OneHotActions
 from dreamer.nn.noise import Noise
-from dreamer.types import ActionSpec, LatentState, Rows
+from dreamer.types import ActionSpec, LatentState, Policy, Rows
 from dreamer.world_model.model import MultimodalWorldModel
 
 
@@ -29,7 +28,7 @@ class Agent:
     def __init__(
         self,
         model: MultimodalWorldModel,
-        policy: Actor,
+        policy: Policy,
         num_envs: int,
         noise: Noise,
         *,
@@ -69,8 +68,9 @@ class Agent:
         return {key: value.cpu().numpy() for key, value in packed.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The carry."""
-        return {
+        """The carry of world model and policy."""
+        policy = {f"policy/{i}": tensor for i, tensor in enumerate(self.carry)}
+        return policy | {
             "deter": self.state.deter,
             "stoch": self.state.stoch.contiguous(),
             "prev_action": self.prev_action,
@@ -83,14 +83,14 @@ class Agent:
         stoch = state["stoch"].to(device).transpose(-1, -2).contiguous().transpose(-1, -2)
         self.state = LatentState(state["deter"].to(device), stoch)
         self.prev_action = state["prev_action"].to(device)
+        held = [state[f"policy/{i}"].to(device) for i in range(len(self.carry))]
+        self.carry = type(self.carry)(*held)
 
     def _choose(self, feat: Tensor, is_first: Tensor, step: int) -> Tensor:
         if self.choice == "mode":
             action, self.carry = self.policy.mode(feat, self.carry, is_first)
             return action
-        noise = self.noise.action(
-            self.model.spec.action, f"{self.stream}/action", step, (self.num_envs,)
-        )
+        noise = self.policy.draw(self.noise, f"{self.stream}/action", step, (self.num_envs,))
         acted = self.policy.act(feat, self.carry, is_first, noise)
         self.carry = acted.carry
         return acted.action

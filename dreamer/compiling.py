@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamer.behavior.actor_critic import Actor
+from dreamer.behavior.goal_policy import ImaginedGoalPolicy
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import Acted, ConfigError
 from dreamer.world_model.rssm import RSSM
@@ -25,14 +26,14 @@ R = TypeVar("R")
 
 
 class CompiledActor:
-    """The actor as imagination calls it, with N rows at every step. Satisfies `Policy`.
+    """A flat actor as imagination calls it, with N rows at every step. Satisfies `Policy`.
 
     The actor itself stays eager: in environments it meets other numbers of rows, each of which
     would be compiled anew.
     """
 
     def __init__(self, actor: Actor) -> None:
-        self.initial = actor.initial
+        self.initial, self.draw, self.mode = actor.initial, actor.draw, actor.mode
         self.act: Callable[[Tensor, tuple[()], Tensor, Tensor], Acted] = _compiled(actor.act)
 
 
@@ -52,8 +53,14 @@ def compile_pieces(trainer: DreamerV3Trainer) -> None:
         raise ConfigError("runtime.compile", True, "false: no C++ compiler (g++, clang++) is here")
     torch.compiler.reset()
     _compile_imagination(trainer.model.rssm)
-    trainer.imagined_policy = CompiledActor(trainer.behavior.actor)
-    trainer.behavior.ppo_losses = _compiled(trainer.behavior.ppo_losses)  # type: ignore[method-assign]
+    behavior = trainer.behavior
+    policy = behavior.goal_policy
+    if policy is None:
+        trainer.imagined_policy = CompiledActor(behavior.top.actor)
+    else:
+        trainer.imagined_policy = ImaginedGoalPolicy(policy, _compiled(policy.worker.act))
+    for level in behavior.levels():
+        level.ppo_losses = _compiled(level.ppo_losses)  # type: ignore[method-assign]
 
 
 def _compile_imagination(rssm: RSSM) -> None:

@@ -8,11 +8,10 @@ from typing import Literal
 import numpy as np
 
 from dreamer.agent import Agent
-from dreamer.behavior.actor_critic import Actor
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import EpisodeStats, VectorEnv
 from dreamer.nn.noise import Noise
-from dreamer.types import Rows
+from dreamer.types import Policy, Rows
 from dreamer.world_model.model import MultimodalWorldModel
 
 Watch = Callable[[Rows, np.ndarray, Agent], None]
@@ -20,7 +19,7 @@ Watch = Callable[[Rows, np.ndarray, Agent], None]
 
 def play_episodes(
     model: MultimodalWorldModel,
-    policy: Actor,
+    policy: Policy,
     env: EnvConfig,
     *,
     episodes: int,

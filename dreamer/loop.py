@@ -113,7 +113,7 @@ class OnlineLoop:
         """Make the acting agent."""
         self.agent = Agent(
             self.trainer.model,
-            self.trainer.behavior.actor,
+            self.trainer.behavior.policy,
             self.env.num_envs,
             self.trainer.noise,
             stream="act",
@@ -208,7 +208,7 @@ class OnlineLoop:
     def _validate(self, hooks: Hooks) -> None:
         episodes = play_episodes(
             self.trainer.model,
-            self.trainer.behavior.actor,
+            self.trainer.behavior.policy,
             self.validation,
             episodes=self.config.eval_episodes,
             seed=self.config.eval_seed,

@@ -10,19 +10,22 @@ from typing import Any, NamedTuple
 import torch
 
 from dreamer import checkpoint
-from dreamer.behavior.actor_critic import PolicyConfig
-from dreamer.behavior.learner import ActorCritic
+from dreamer.behavior.actor_critic import PolicyConfig, WorkerWeights
+from dreamer.behavior.hierarchy import HierarchicalPPO
 from dreamer.envs.make import EnvConfig
+from dreamer.intrinsic.empowerment import EmpowermentConfig
+from dreamer.intrinsic.icm import ICMConfig
+from dreamer.intrinsic.rewards import IntrinsicConfig, IntrinsicRewards, make_behavior
 from dreamer.types import CheckpointError, EnvSpec
 from dreamer.world_model.model import MultimodalWorldModel, WorldModelConfig
-from dreamer.world_model.rssm import SIZES
 
 
 class SavedAgent(NamedTuple):
     """Everything needed to act, and the facts stored beside the weights."""
 
     model: MultimodalWorldModel
-    behavior: ActorCritic
+    behavior: HierarchicalPPO
+    intrinsic: IntrinsicRewards
     env: EnvConfig
     facts: dict[str, Any]
 
@@ -30,7 +33,8 @@ class SavedAgent(NamedTuple):
 def save_agent(
     directory: Path,
     model: MultimodalWorldModel,
-    behavior: ActorCritic,
+    behavior: HierarchicalPPO,
+    intrinsic: IntrinsicRewards,
     env: EnvConfig,
     facts: Mapping[str, Any],
 ) -> None:
@@ -43,14 +47,19 @@ def save_agent(
     Raises:
         CheckpointError: If the folder cannot be written.
     """
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"behavior.{name}": value for name, value in behavior.state_dict().items()}
+    parts = {"model": model, "behavior": behavior, "intrinsic": intrinsic}
+    tensors = {
+        f"{part}.{name}": value
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
     meta = {
         "kind": "agent",
         "spec": model.spec.to_json(),
         "env": asdict(env),
         "world_model": asdict(model.config),
         "policy": asdict(behavior.config),
+        "intrinsic": None if intrinsic.config is None else asdict(intrinsic.config),
         "facts": dict(facts),
     }
     checkpoint.write(directory, tensors, meta)
@@ -67,16 +76,27 @@ def load_agent(directory: Path, device: torch.device) -> SavedAgent:
         raise CheckpointError(f"{directory}: found {meta.get('kind')!r}, needed an agent")
     spec = EnvSpec.from_json(meta["spec"])
     world_model = WorldModelConfig(**meta["world_model"])
-    policy = PolicyConfig(**meta["policy"])
     model = MultimodalWorldModel(spec, world_model, seed=0).to(device)
-    units = SIZES[world_model.size].units
-    behavior = ActorCritic(model.feat_dim, units, spec.action, policy, seed=0).to(device)
+    policy = _policy(meta["policy"])
+    behavior, intrinsic = make_behavior(model, policy, _intrinsic(meta["intrinsic"]), seed=0)
     _load(directory, model, "model.", tensors)
     _load(directory, behavior, "behavior.", tensors)
+    _load(directory, intrinsic, "intrinsic.", tensors)
     env = meta["env"]
     if isinstance(env["active_modalities"], list):
         env["active_modalities"] = tuple(env["active_modalities"])
-    return SavedAgent(model, behavior, EnvConfig(**env), meta["facts"])
+    return SavedAgent(model, behavior, intrinsic, EnvConfig(**env), meta["facts"])
+
+
+def _policy(raw: Mapping[str, Any]) -> PolicyConfig:
+    return PolicyConfig(**{**raw, "worker": WorkerWeights(**raw["worker"])})
+
+
+def _intrinsic(raw: Mapping[str, Any] | None) -> IntrinsicConfig | None:
+    if raw is None:
+        return None
+    empowerment = EmpowermentConfig(**raw["empowerment"])
+    return IntrinsicConfig(icm=ICMConfig(**raw["icm"]), empowerment=empowerment)
 
 
 def _load(

@@ -4,7 +4,7 @@ batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dreamer.behavior.actor_critic import PolicyConfig
-from dreamer.behavior.learner import ActorCritic
-from dreamer.behavior.ppo import Targets
+from dreamer.behavior.hierarchy import Lesson
+from dreamer.intrinsic.rewards import IntrinsicConfig, make_behavior
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp
 from dreamer.replay.buffer import SequenceReplayBuffer
@@ -27,6 +27,8 @@ from dreamer.types import (
     Losses,
     Metrics,
     Policy,
+    Rate,
+    Replayed,
     check_range,
 )
 from dreamer.world_model.imagination import ImaginationConfig, imagine
@@ -36,7 +38,6 @@ from dreamer.world_model.model import (
     WorldOutput,
     total_loss,
 )
-from dreamer.world_model.rssm import SIZES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +81,15 @@ class DreamerV3Trainer:
 
     Args:
         spec: Observations and actions.
-        world_model, imagination, policy: What is tuned about each part. Without the last two only
-            the world model exists and can be pretrained.
+        world_model, imagination, policy, intrinsic: What is tuned about each part. Without
+            imagination and policy only the world model exists and can be pretrained.
         seed: Of weights and noise.
         device: Where everything lives.
 
     Attributes:
-        model: The world model. behavior: Actor and critic; only there if `acts`.
-        imagined_policy: Who acts in imagination; the actor, or a compiled form of it.
+        model: The world model. behavior, intrinsic: Policies and what drives them beside the task;
+            only there if `acts`.
+        imagined_policy: Who acts in imagination; the policy, or a compiled form of it.
 
     Source: arXiv 2301.04104 v2, Algorithm and "World model learning" to "Actor learning".
     """
@@ -99,6 +101,7 @@ class DreamerV3Trainer:
         world_model: WorldModelConfig,
         imagination: ImaginationConfig | None = None,
         policy: PolicyConfig | None = None,
+        intrinsic: IntrinsicConfig | None = None,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -111,14 +114,10 @@ class DreamerV3Trainer:
         if policy is not None and imagination is not None:
             self.horizon, self.starts = imagination.horizon, imagination.starts
             self.reinforce = policy.actor == "reinforce"
-            units = SIZES[world_model.size].units
-            self.behavior = ActorCritic(self.model.feat_dim, units, spec.action, policy, seed).to(
-                device
-            )
-            self.imagined_policy: Policy = self.behavior.actor
-            groups["actor"] = list(self.behavior.actor.parameters())
-            groups["critic"] = list(self.behavior.critic.head.parameters())
-            self.rates |= {"actor": policy.actor_lr, "critic": policy.critic_lr}
+            self.behavior, self.intrinsic = make_behavior(self.model, policy, intrinsic, seed)
+            self.imagined_policy: Policy = self.behavior.imagined_policy()
+            groups |= self.behavior.groups() | self.intrinsic.groups()
+            self.rates |= self.behavior.rates() | self.intrinsic.rates()
         self.optimizer = LaProp(groups)
         # One flag on the device collects finiteness; the host reads it when it logs.
         self.finite = torch.ones((), dtype=torch.bool, device=device)
@@ -141,28 +140,25 @@ class DreamerV3Trainer:
         """One update of everything, see `pretrain_step` for the arguments."""
         out = self._observe(batch, "observe", index)
         rollout = self._imagine(out, index)
-        extra, targets = self._behavior_losses(rollout)
-        bootstrap = targets.ret[0].unflatten(0, (-1, batch.reward.shape[0]))
+        rewards = {"extrinsic": rollout.reward[1:]} | self.intrinsic.rewards(rollout)
+        extra, lessons, metrics = self._behavior_losses(rollout, rewards)
+        bootstrap = lessons[0].targets.ret[0, 0].unflatten(0, (-1, batch.reward.shape[0]))
         feat = out.feat[-len(bootstrap) :]
         discount = self.model.config.discount
         extra["replay_value"] = self.behavior.replay_value(feat, batch, bootstrap, discount)
         scales = self.model.loss_scales() | self.behavior.loss_scales()
-        rates = {name: rate * share for name, rate in self.rates.items()}
-        joint = rates if self.reinforce else _without(rates, "actor")
-        metrics = out.metrics | self._backward(total_loss(out.losses | extra, scales), joint)
-        if self.reinforce:
-            metrics["policy/policy_loss"] = extra["actor"].detach().mean()
-            metrics["policy/critic_loss"] = extra["critic"].detach().mean()
-            metrics["policy/entropy"] = rollout.entropy.detach().mean()
-        else:
-            metrics |= self.behavior.ppo_update(
-                rollout, targets, self.optimizer, rates, self.noise, index
-            )
-            for name in ("policy/policy_loss", "policy/critic_loss"):
-                self.finite = self.finite & torch.isfinite(metrics[name])
-        self.behavior.critic.update_slow(self.behavior.config.slow_rate)
-        metrics |= self._rollout_metrics(rollout, targets)
-        return Result(metrics, self._latents(out))
+        rates: dict[str, Rate] = {name: rate * share for name, rate in self.rates.items()}
+        joint = (
+            ["world", "actor", "critic"]
+            if self.reinforce
+            else ["world", self.behavior.top.critic_group]
+        )
+        loss = total_loss(out.losses | extra, scales)
+        metrics |= out.metrics | self._backward(loss, {name: rates[name] for name in joint})
+        metrics |= self._learn_behavior(rollout, lessons, extra, rates, index)
+        metrics |= self._learn_others(out, batch, rollout, rates, index)
+        self.behavior.update_slow()
+        return Result(metrics | lesson_metrics(lessons[0]), self._latents(out))
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, normalisers and optimiser statistics as nested dicts of tensors and numbers."""
@@ -170,7 +166,10 @@ class DreamerV3Trainer:
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
         }
-        return state | {"behavior": dict(self.behavior.state_dict())} if self.acts else state
+        if not self.acts:
+            return state
+        parts = {"behavior": self.behavior, "intrinsic": self.intrinsic}
+        return state | {name: dict(part.state_dict()) for name, part in parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; the state of a pretrained world model leaves behaviour as
@@ -183,6 +182,7 @@ class DreamerV3Trainer:
             self.model.load_state_dict(state["model"])
             if "behavior" in state:
                 self.behavior.load_state_dict(state["behavior"])
+                self.intrinsic.load_state_dict(state["intrinsic"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, KeyError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
@@ -237,31 +237,93 @@ class DreamerV3Trainer:
         stoch = out.observed.stoch[-keep:].detach().flatten(0, 1)
         lead = (self.horizon, len(deter))
         latent = self.noise.uniform("imagine", index, (*lead, self.model.rssm.size.groups))
-        action = self.noise.action(self.model.spec.action, "act-imagined", index, lead)
+        action = self.imagined_policy.draw(self.noise, "act-imagined", index, lead)
         with torch.set_grad_enabled(self.reinforce):
-            return imagine(self.model, self.imagined_policy, (), deter, stoch, latent, action)
+            carry = self.imagined_policy.initial(len(deter))
+            return imagine(self.model, self.imagined_policy, carry, deter, stoch, latent, action)
 
-    def _behavior_losses(self, rollout: Imagined) -> tuple[Losses, Targets]:
+    def _behavior_losses(
+        self, rollout: Imagined, rewards: dict[str, Tensor]
+    ) -> tuple[Losses, list[Lesson], Metrics]:
         if self.reinforce:
-            return self.behavior.reinforce(rollout)
-        return {}, self.behavior.evaluate(rollout)
+            return self.behavior.reinforce(rollout, rewards)
+        return {}, *self.behavior.evaluate(rollout, rewards)
 
-    def _backward(self, loss: Tensor, rates: dict[str, float]) -> Metrics:
+    def _learn_behavior(
+        self,
+        rollout: Imagined,
+        lessons: list[Lesson],
+        losses: Losses,
+        rates: dict[str, Rate],
+        index: int,
+    ) -> Metrics:
+        """PPO; of REINFORCE, which was part of the joint update, the figures only."""
+        if self.reinforce:
+            return {
+                "policy/policy_loss": losses["actor"].detach().mean(),
+                "policy/critic_loss": losses["critic"].detach().mean(),
+                "policy/entropy": rollout.entropy.detach().mean(),
+            }
+        metrics = self.behavior.ppo_update(lessons, self.optimizer, rates, self.noise, index)
+        self._require_finite(value for name, value in metrics.items() if name.endswith("_loss"))
+        return metrics
+
+    def _learn_others(
+        self,
+        out: WorldOutput,
+        batch: Batch,
+        rollout: Imagined,
+        rates: dict[str, Rate],
+        index: int,
+    ) -> Metrics:
+        """Goal autoencoder, ICM and empowerment, each with parameters of its own; none reaches the
+        world model.
+        """
+        losses, metrics = self.intrinsic.losses(
+            self.model.rssm, _replayed(out, batch), rollout, self.noise, index
+        )
+        if self.behavior.goals is not None:
+            groups = self.behavior.goals.groups
+            lead = out.feat.shape[:2]
+            noise = self.noise.uniform("goals", index, (*lead, groups))
+            losses["goals"], more = self.behavior.goals.loss(out.observed.deter, noise)
+            metrics |= more
+        if not losses:
+            return metrics
+        self.optimizer.zero_grad()
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        self.optimizer.step({name: rates[name] for name in losses})
+        self._require_finite([total.detach()])
+        return metrics
+
+    def _require_finite(self, values: Iterable[Tensor]) -> None:
+        for value in values:
+            self.finite = self.finite & torch.isfinite(value)
+
+    def _backward(self, loss: Tensor, rates: Mapping[str, Rate]) -> Metrics:
         self.optimizer.zero_grad()
         loss.backward()
         norm = self.optimizer.step(rates)
-        self.finite = self.finite & torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        self._require_finite([loss.detach(), norm])
         return {"world/loss": loss.detach(), "world/grad_norm": norm}
 
-    def _rollout_metrics(self, rollout: Imagined, targets: Targets) -> Metrics:
-        return {
-            "reward/extrinsic/raw": rollout.reward[1:].mean(),
-            "policy/return": targets.ret.mean(),
-            "policy/value": targets.value.mean(),
-            "policy/advantage_std": targets.adv.std(),
-            "policy/return_scale": self.behavior.scale.scale(),
-        }
+
+def lesson_metrics(lesson: Lesson) -> Metrics:
+    """What the top level expects of the task."""
+    _, _, targets = lesson
+    return {
+        "policy/return": targets.ret[:, 0].mean(),
+        "policy/value": targets.value[:, 0].mean(),
+        "policy/advantage_std": targets.adv.std(),
+        "policy/return_scale": lesson.level.streams.scale("extrinsic"),
+    }
 
 
-def _without(rates: dict[str, float], name: str) -> dict[str, float]:
-    return {key: rate for key, rate in rates.items() if key != name}
+def _replayed(out: WorldOutput, batch: Batch) -> Replayed:
+    return Replayed(
+        out.embed.detach(),
+        out.feat.detach(),
+        batch.action.transpose(0, 1),
+        batch.is_first.transpose(0, 1),
+    )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 Losses = dict[str, Tensor]  # name -> (B, T), unreduced
 Metrics = dict[str, Tensor]  # `group/name` -> scalar, detached, still on the device
+Rate = float | Tensor  # learning rate of one optimiser group
 Rows = dict[str, np.ndarray]  # one replay row per environment, every array (num_envs, ...)
 
 
@@ -86,11 +87,12 @@ class ActionSpec:
 
     Attributes:
         kind: `discrete` is one or several concatenated one-hots, `continuous` real numbers in which
-            [-1, 1] covers the environment's box.
-        sizes: Classes per discrete choice, or `(dim,)` for continuous actions.
+            [-1, 1] covers the environment's box, `code` (of managers, never of environments) equal
+            choices as class-major one-hots.
+        sizes: Classes per choice, or `(dim,)` for continuous actions.
     """
 
-    kind: Literal["discrete", "continuous"]
+    kind: Literal["discrete", "continuous", "code"]
     sizes: tuple[int, ...]
 
     @property
@@ -101,7 +103,7 @@ class ActionSpec:
     @property
     def noise_dim(self) -> int:
         """Width K of the noise that samples one action: one uniform per choice, or A normals."""
-        return len(self.sizes) if self.kind == "discrete" else self.dim
+        return self.dim if self.kind == "continuous" else len(self.sizes)
 
 
 class EnvSpec(NamedTuple):
@@ -203,6 +205,7 @@ class Imagined(NamedTuple):
         action: (H, N, A) taken at states 0 .. H - 1, no gradient.
         log_prob, entropy: (H, N) of the acting policy; with its gradient if the caller enabled it.
         reward, cont: (H + 1, N), no gradient.
+        carries: What the policy held after acting at states 0 .. H - 1.
     """
 
     feat: Tensor
@@ -211,6 +214,21 @@ class Imagined(NamedTuple):
     entropy: Tensor
     reward: Tensor
     cont: Tensor
+    carries: tuple[Any, ...] = ()
+
+
+class Replayed(NamedTuple):
+    """One posterior scan over replayed sequences, time first and without gradient.
+
+    Attributes:
+        embed: (T, B, E). feat: (T, B, F).
+        action: (T, B, A) taken after seeing the row. is_first: (T, B) bool.
+    """
+
+    embed: Tensor
+    feat: Tensor
+    action: Tensor
+    is_first: Tensor
 
 
 class Acted(NamedTuple):
@@ -222,11 +240,24 @@ class Acted(NamedTuple):
     carry: Any
 
 
+class NoiseSource(Protocol):
+    """What policies ask of `dreamer.nn.noise.Noise`."""
+
+    def uniform(self, stream: str, index: int, shape: tuple[int, ...]) -> Tensor:
+        """Float32 in [0, 1)."""
+
+    def action(self, spec: ActionSpec, stream: str, index: int, lead: tuple[int, ...]) -> Tensor:
+        """(*lead, K) noise that samples actions."""
+
+
 class Policy(Protocol):
     """Anything that can act on features: the flat actor, and the hierarchy with its carry."""
 
     def initial(self, batch: int) -> Any:  # noqa: ANN401  (each policy has a carry of its own)
-        """Carry of `batch` fresh episodes; empty for a flat actor."""
+        """Carry of `batch` fresh episodes, a tuple of tensors; empty for a flat actor."""
+
+    def draw(self, noise: NoiseSource, stream: str, index: int, lead: tuple[int, ...]) -> Tensor:
+        """(*lead, K) noise as `act` wants it."""
 
     def act(self, feat: Tensor, carry: Any, is_first: Tensor, noise: Tensor) -> Acted:  # noqa: ANN401
         """Sample an action per row.
@@ -234,8 +265,11 @@ class Policy(Protocol):
         Args:
             feat: (N, F). carry: What `initial` or the previous call returned.
             is_first: (N,) bool, resets the carry.
-            noise: (N, K) uniform for discrete and standard normal for continuous actions.
+            noise: (N, K) from `draw`.
         """
+
+    def mode(self, feat: Tensor, carry: Any, is_first: Tensor) -> tuple[Tensor, Any]:  # noqa: ANN401
+        """Most probable action (N, A) and the next carry."""
 
 
 class IntrinsicReward(Protocol):

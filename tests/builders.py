@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional
 
-from dreamer.behavior.actor_critic import PolicyConfig
+from dreamer.behavior.actor_critic import PolicyConfig, WorkerWeights
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, LatentState, ObsSpec
 from dreamer.world_model.imagination import ImaginationConfig
@@ -69,6 +69,14 @@ def policy_config(**changes):
         "slow_rate": 0.02,
         "actor_lr": 3e-4,
         "critic_lr": 3e-4,
+        "hierarchy": False,
+        "goal_every": 3,
+        "goal_groups": 4,
+        "goal_classes": 3,
+        "goal_lr": 3e-4,
+        "manager_entropy_scale": 3e-4,
+        "manager_target_kl": 1e6,
+        "worker": WorkerWeights(goal=1.0, extrinsic=0.5, icm=0.0, empowerment=0.0),
     }
     return PolicyConfig(**values | changes)
 

@@ -1,7 +1,9 @@
-"""ActorCritic: learns a flat policy and its critic from imagined rollouts, by PPO or REINFORCE."""
+"""ActorCritic: one level of behaviour, an actor and its critics, learning by PPO or REINFORCE."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,17 +13,15 @@ from dreamer.behavior.actor_critic import Actor, Critic, PolicyConfig
 from dreamer.behavior.ppo import (
     Targets,
     clipped_surrogate,
-    critic_loss,
     ppo_metrics,
-    trajectory_weight,
     weighted_mean,
 )
-from dreamer.nn.distributions import TwoHotCode
+from dreamer.behavior.streams import RewardStreams
+from dreamer.nn.distributions import SymexpTwoHot, TwoHotCode
 from dreamer.nn.math import lambda_return, replay_return
 from dreamer.nn.noise import Noise
-from dreamer.nn.normalize import PercentileScale
 from dreamer.nn.optim import LaProp
-from dreamer.types import ActionSpec, Batch, Imagined, Losses, Metrics
+from dreamer.types import ActionSpec, Batch, Losses, Metrics, Rate
 from dreamer.world_model.imagination import CHUNK, in_chunks
 from dreamer.world_model.model import init
 
@@ -29,11 +29,52 @@ LAMBDA = 0.95
 REPLAY_VALUE_SCALE = 0.3
 
 
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """What tells one level from another.
+
+    Attributes:
+        name: `manager`, `worker`, or empty for a flat policy. metrics: Group of its metrics.
+        entropy_scale, target_kl: See `PolicyConfig`.
+        weights: Active reward stream -> weight.
+    """
+
+    name: str
+    metrics: str
+    entropy_scale: float
+    target_kl: float
+    weights: Mapping[str, float]
+
+    @property
+    def prefix(self) -> str:
+        """Of its optimiser groups, initial weights and noise streams."""
+        return f"{self.name}/" if self.name else ""
+
+
+class Rollout(NamedTuple):
+    """What one level lived through, in its own steps: those of a manager are K steps long.
+
+    Attributes:
+        feat: (H + 1, N, F). action: (H, N, A).
+        log_prob, entropy: (H, N) of the acting policy.
+        reward: (H + 1, S, N) on arriving; entry 0 is not used. cont: (H + 1, N).
+        weight: (H, N) probability of having got that far.
+    """
+
+    feat: Tensor
+    action: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+    reward: Tensor
+    cont: Tensor
+    weight: Tensor
+
+
 class PPOStep(NamedTuple):
     """What one minibatch reads of the rollout, row by row.
 
     The critic's targets are encoded once per update: `value_bins` and `value_weight` are the fields
-    of a `TwoHotCode`.
+    of a `TwoHotCode`, (rows, S, 4).
     """
 
     feat: Tensor
@@ -44,73 +85,106 @@ class PPOStep(NamedTuple):
     value_bins: Tensor
     value_weight: Tensor
 
+    @classmethod
+    def of(cls, rollout: Rollout, targets: Targets) -> PPOStep:
+        """All rows, (H * N, *)."""
+        return cls(
+            rollout.feat[:-1].flatten(0, 1),
+            rollout.action.flatten(0, 1),
+            rollout.log_prob.flatten(),
+            targets.adv.flatten(),
+            targets.weight.flatten(),
+            *TwoHotCode.of(_by_row(targets.ret), _by_row(targets.slow)),
+        )
+
     def rows(self, index: Tensor) -> PPOStep:
         """The rows of one minibatch."""
         return PPOStep(*(each.index_select(0, index) for each in self))
 
 
 class ActorCritic(nn.Module):
-    """Flat actor, critic and return scale.
+    """Actor, critics and reward streams of one level.
 
     Args:
         feat_dim: F. units: Width of the MLPs. spec: Actions. config: What is tuned.
-        seed: Of the initial weights.
+        level: Which one. seed: Of the initial weights.
     """
 
     def __init__(
-        self, feat_dim: int, units: int, spec: ActionSpec, config: PolicyConfig, seed: int
+        self,
+        feat_dim: int,
+        units: int,
+        spec: ActionSpec,
+        config: PolicyConfig,
+        level: Level,
+        seed: int,
     ) -> None:
         super().__init__()
-        self.config = config
-        self.actor = Actor(feat_dim, units, spec, init(seed, "actor"))
-        self.critic = Critic(feat_dim, units, init(seed, "critic"))
-        self.scale = PercentileScale()
+        self.config, self.level = config, level
+        self.streams = RewardStreams(level.weights)
+        prefix, heads = level.prefix, len(level.weights)
+        self.actor = Actor(feat_dim, units, spec, init(seed, f"{prefix}actor"))
+        self.critic = Critic(feat_dim, units, heads, init(seed, f"{prefix}critic"))
 
-    def loss_scales(self) -> dict[str, float]:
-        """Weight of every loss of the joint backward."""
-        scales = {"replay_value": REPLAY_VALUE_SCALE}
-        if self.config.actor == "reinforce":
-            scales |= {"actor": 1.0, "critic": 1.0}
-        return scales
+    @property
+    def actor_group(self) -> str:
+        """Name of the actor's optimiser group."""
+        return f"{self.level.prefix}actor"
+
+    @property
+    def critic_group(self) -> str:
+        """Name of the critics' optimiser group."""
+        return f"{self.level.prefix}critic"
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Optimiser groups of this level."""
+        return {
+            self.actor_group: list(self.actor.parameters()),
+            self.critic_group: list(self.critic.head.parameters()),
+        }
+
+    def rates(self) -> dict[str, float]:
+        """Learning rates of the groups."""
+        config = self.config
+        return {self.actor_group: config.actor_lr, self.critic_group: config.critic_lr}
 
     @torch.no_grad()
-    def targets(self, rollout: Imagined, value: Tensor) -> Targets:
-        """Returns and advantages; takes the returns into the scale before using it.
+    def targets(self, rollout: Rollout, value: Tensor) -> Targets:
+        """Returns and advantages; takes the returns into the scales before using them.
 
         Args:
-            rollout: H imagined steps. value: (H + 1, N) critic means.
+            value: (H + 1, S, N) critic means.
         """
-        ret = lambda_return(rollout.reward, value, rollout.cont, LAMBDA)
-        self.scale.update(ret)
-        adv = (ret - value[:-1]) / self.scale.scale()
-        slow = in_chunks(lambda rows: self.critic.slow(rows).mean(), rollout.feat[:-1])
-        return Targets(ret, adv, trajectory_weight(rollout.cont), slow, value[:-1])
+        ret = lambda_return(rollout.reward, value, rollout.cont.unsqueeze(1), LAMBDA)
+        adv = self.streams.advantage(ret, value[:-1])
+        slow = self._means(self.critic.slow, rollout.feat[:-1])
+        return Targets(ret, adv, rollout.weight, slow, value[:-1])
 
-    def reinforce(self, rollout: Imagined) -> tuple[Losses, Targets]:
+    def evaluate(self, rollout: Rollout) -> Targets:
+        """Targets for PPO, with critic means of every imagined state."""
+        return self.targets(rollout, self._means(self.critic, rollout.feat))
+
+    def reinforce(self, rollout: Rollout) -> tuple[Losses, Targets]:
         """Losses (H, N) of actor and critic; the log-probabilities must carry gradients."""
         parts = rollout.feat[:-1].flatten(0, 1).split(CHUNK)
         values = [self.critic(rows) for rows in parts]
         with torch.no_grad():
-            means = torch.cat([value.mean() for value in values]).view(rollout.action.shape[:2])
-            value = torch.cat([means, self.critic(rollout.feat[-1]).mean()[None]])
+            means = torch.cat([value.mean() for value in values])
+            means = means.unflatten(0, rollout.weight.shape).movedim(-1, 1)
+            value = torch.cat([means, self.critic(rollout.feat[-1]).mean().t()[None]])
         targets = self.targets(rollout, value)
-        code = TwoHotCode.of(targets.ret.flatten(), targets.slow.flatten())
+        code = TwoHotCode.of(_by_row(targets.ret), _by_row(targets.slow))
         codes = map(TwoHotCode, code.bins.split(CHUNK), code.weight.split(CHUNK))
-        fit = [value.code_loss(each) for value, each in zip(values, codes, strict=True)]
-        gain = rollout.log_prob * targets.adv + self.config.entropy_scale * rollout.entropy
+        fit = [value.code_loss(each).sum(-1) for value, each in zip(values, codes, strict=True)]
+        gain = rollout.log_prob * targets.adv + self.level.entropy_scale * rollout.entropy
         value_loss = torch.cat(fit).view_as(targets.weight)
         return {"actor": -targets.weight * gain, "critic": targets.weight * value_loss}, targets
-
-    def evaluate(self, rollout: Imagined) -> Targets:
-        """Targets for PPO, with critic means of every imagined state."""
-        with torch.no_grad():
-            value = in_chunks(lambda rows: self.critic(rows).mean(), rollout.feat)
-        return self.targets(rollout, value)
 
     def replay_value(
         self, feat: Tensor, batch: Batch, bootstrap: Tensor, discount: float
     ) -> Tensor:
-        """Critic loss on replayed steps; its gradient reaches the world model.
+        """Loss of the first critic, the extrinsic one, on replayed steps; its gradient reaches the
+        world model.
 
         Args:
             feat: (K, B, F) last K posterior features with gradient.
@@ -125,15 +199,16 @@ class ActorCritic(nn.Module):
         )
         ret = replay_return(reward, bootstrap, is_last, is_terminal, discount, LAMBDA)
         with torch.no_grad():
-            slow = self.critic.slow(feat[:-1]).mean()
-        return (~is_last[:-1]).float() * critic_loss(self.critic(feat[:-1]), ret, slow)
+            slow = self.critic.slow(feat[:-1]).mean()[..., 0]
+        value = SymexpTwoHot(self.critic(feat[:-1]).logit[..., 0, :])
+        return (~is_last[:-1]).float() * value.loss(ret, slow)
 
     def ppo_update(
         self,
-        rollout: Imagined,
+        rollout: Rollout,
         targets: Targets,
         optimizer: LaProp,
-        rates: dict[str, float],
+        rates: Mapping[str, Rate],
         noise: Noise,
         index: int,
     ) -> Metrics:
@@ -141,28 +216,22 @@ class ActorCritic(nn.Module):
 
         Args:
             rollout: Imagined by the policy as it is now. targets: Of the same rollout.
-            rates: Learning rates of groups `actor` and `critic`.
+            rates: Learning rate of every optimiser group.
             index: Update number, for the noise.
         """
-        whole = PPOStep(
-            rollout.feat[:-1].flatten(0, 1),
-            rollout.action.flatten(0, 1),
-            rollout.log_prob.flatten(),
-            targets.adv.flatten(),
-            targets.weight.flatten(),
-            *TwoHotCode.of(targets.ret.flatten(), targets.slow.flatten()),
-        )
+        whole = PPOStep.of(rollout, targets)
         gate = torch.ones((), device=whole.feat.device)
         metrics: list[Metrics] = []
         config = self.config
         for epoch in range(config.epochs):
-            stream = f"ppo/{epoch}"
+            stream = f"{self.level.prefix}ppo/{epoch}"
             order = noise.permutation(stream, index, len(whole.feat))
             for rows in order.chunk(config.minibatches):
                 metrics.append(self._ppo_step(whole.rows(rows), optimizer, rates, gate))
-                gate = metrics[-1]["policy/active"]
+                gate = metrics[-1]["active"]
         mean = {name: torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}
-        return mean | {"policy/active": gate}
+        mean["active"] = gate
+        return {f"{self.level.metrics}/{name}": value for name, value in mean.items()}
 
     def ppo_losses(self, step: PPOStep) -> tuple[Tensor, Tensor, Metrics]:
         """Scalar losses of policy and critic on one minibatch, and its diagnostics."""
@@ -172,24 +241,35 @@ class ActorCritic(nn.Module):
         surrogate, ratio = clipped_surrogate(
             dist.log_prob(step.action), step.log_prob_old, step.adv, config.clip_ratio
         )
-        gain = surrogate + config.entropy_scale * entropy
+        gain = surrogate + self.level.entropy_scale * entropy
         policy_loss = -weighted_mean(gain, step.weight)
         code = TwoHotCode(step.value_bins, step.value_weight)
-        value_loss = weighted_mean(self.critic(step.feat).code_loss(code), step.weight)
+        value_loss = weighted_mean(self.critic(step.feat).code_loss(code).sum(-1), step.weight)
         return policy_loss, value_loss, ppo_metrics(ratio, config.clip_ratio, entropy)
 
     def _ppo_step(
-        self, step: PPOStep, optimizer: LaProp, rates: dict[str, float], gate: Tensor
+        self, step: PPOStep, optimizer: LaProp, rates: Mapping[str, Rate], gate: Tensor
     ) -> Metrics:
         policy_loss, value_loss, metrics = self.ppo_losses(step)
         # Shut before the step, and for all that follow: this is where the limit was found passed.
-        gate = gate * (metrics["policy/approx_kl"] < 1.5 * self.config.target_kl).float()
+        gate = gate * (metrics["approx_kl"] < 1.5 * self.level.target_kl).float()
+        actor, critic = self.actor_group, self.critic_group
         optimizer.zero_grad()
         (policy_loss + value_loss).backward()
-        optimizer.step({"actor": rates["actor"]}, gate)
-        optimizer.step({"critic": rates["critic"]})
+        optimizer.step({actor: rates[actor]}, gate)
+        optimizer.step({critic: rates[critic]})
         return metrics | {
-            "policy/active": gate,
-            "policy/policy_loss": policy_loss.detach(),
-            "policy/critic_loss": value_loss.detach(),
+            "active": gate,
+            "policy_loss": policy_loss.detach(),
+            "critic_loss": value_loss.detach(),
         }
+
+    @torch.no_grad()
+    def _means(self, critic: nn.Module, feat: Tensor) -> Tensor:
+        """(H, N, F) -> (H, S, N) critic means."""
+        return in_chunks(lambda rows: critic(rows).mean().t(), feat).movedim(0, 1)
+
+
+def _by_row(x: Tensor) -> Tensor:
+    """(H, S, N) -> (H * N, S)."""
+    return x.movedim(1, -1).flatten(0, 1)

@@ -11,15 +11,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dreamer.nn.distributions import SymexpTwoHot
 from dreamer.types import Metrics
 
 LOG_RATIO_LIMIT = 20.0
 
 
 class Targets(NamedTuple):
-    """What actor and critic learn from, all (H, N) without gradient: return, advantage, loss weight
-    (probability of having got that far), the slow critic's value and the old value.
+    """What actor and critic learn from, without gradient.
+
+    Attributes:
+        ret, slow, value: (H, S, N) return, the slow critic's value and the old value, per stream.
+        adv: (H, N) advantage of the mix.
+        weight: (H, N) loss weight, the probability of having got that far.
     """
 
     ret: Tensor
@@ -56,16 +59,11 @@ def clipped_surrogate(
     return torch.minimum(ratio * adv, clipped * adv), ratio
 
 
-def critic_loss(value: SymexpTwoHot, ret: Tensor, slow: Tensor) -> Tensor:
-    """Cross-entropy to the returns plus that to the slow critic's mean, same shape as `ret`."""
-    return value.loss(ret, slow)
-
-
 def ppo_metrics(ratio: Tensor, clip_ratio: float, entropy: Tensor) -> Metrics:
     """Diagnostics of one minibatch: k3 estimate of the divergence, share clipped, entropy."""
     ratio = ratio.detach()
     return {
-        "policy/approx_kl": (ratio - 1.0 - ratio.log()).mean(),
-        "policy/clip_fraction": ((ratio - 1.0).abs() > clip_ratio).float().mean(),
-        "policy/entropy": entropy.detach().mean(),
+        "approx_kl": (ratio - 1.0 - ratio.log()).mean(),
+        "clip_fraction": ((ratio - 1.0).abs() > clip_ratio).float().mean(),
+        "entropy": entropy.detach().mean(),
     }

@@ -167,6 +167,40 @@ class OneHotActions:
         return sum(math.log(p.shape[-1]) for p in self.probs)
 
 
+class OneHotCode:
+    """L independent categoricals of C classes each, with a uniform mixture; memory class-major.
+
+    Args:
+        logit: (..., C * L) class-major logits. classes: C. unimix: Share of the uniform
+            distribution.
+    """
+
+    def __init__(self, logit: Tensor, classes: int, unimix: float) -> None:
+        self.probs = mix_uniform(full_precision(logit).unflatten(-1, (classes, -1)), unimix, -2)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """(..., C * L) one-hots from (..., L) uniform noise, no gradient."""
+        return sample_one_hot(self.probs.detach(), noise, -2).flatten(-2)
+
+    def mode(self) -> Tensor:
+        """(..., C * L) most probable choices; the first class wins a tie."""
+        best = (self.probs == self.probs.amax(-2, keepdim=True)).to(self.probs.dtype)
+        return (best * (best.cumsum(-2) == 1.0)).flatten(-2)
+
+    def log_prob(self, code: Tensor) -> Tensor:
+        """(...) log-probability of (..., C * L) one-hots, summed over the choices."""
+        return (self.probs * code.unflatten(-1, self.probs.shape[-2:])).sum(-2).log().sum(-1)
+
+    def entropy(self) -> Tensor:
+        """(...) entropy in nats summed over the choices."""
+        return -(self.probs * self.probs.log()).sum((-2, -1))
+
+    def max_entropy(self) -> float:
+        """L ln C, the entropy of the uniform choice."""
+        classes, groups = self.probs.shape[-2:]
+        return groups * math.log(classes)
+
+
 class BoundedNormal:
     """Normal(tanh(mean), 0.9 * sigmoid(std + 2) + 0.1), independent per dimension.
 
@@ -203,4 +237,4 @@ class BoundedNormal:
         return self.loc.shape[-1] * 0.5 * math.log(2.0 * math.pi * math.e)
 
 
-ActionDist = OneHotActions | BoundedNormal
+ActionDist = OneHotActions | OneHotCode | BoundedNormal

@@ -60,5 +60,5 @@ class Noise:
 
     def action(self, spec: ActionSpec, stream: str, index: int, lead: tuple[int, ...]) -> Tensor:
         """(*lead, K) noise that samples actions: uniform per choice, or normal per dimension."""
-        draw = self.uniform if spec.kind == "discrete" else self.normal
+        draw = self.normal if spec.kind == "continuous" else self.uniform
         return draw(stream, index, (*lead, spec.noise_dim))

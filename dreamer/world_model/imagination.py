@@ -59,7 +59,7 @@ def imagine(
     # policy's gradient, and would take the writing of later ones for a change of the same tensor.
     states = [feat.data[step] for step in range(horizon + 1)]
     torch.cat([deter.detach(), stoch.detach()], -1, out=states[0])
-    actions, log_probs, entropies = [], [], []
+    actions, log_probs, entropies, carries = [], [], [], []
     imagine_step = model.rssm.imaginer(len(deter))
     starting = torch.zeros(len(deter), dtype=torch.bool, device=deter.device)
     for step in range(horizon):
@@ -71,6 +71,7 @@ def imagine(
         actions.append(acted.action)
         log_probs.append(acted.log_prob)
         entropies.append(acted.entropy)
+        carries.append(carry)
     with torch.no_grad():
         heads = (model.reward, model.cont)
         reward, cont = in_chunks(lambda x: torch.stack([head(x).mean() for head in heads]), feat)
@@ -81,6 +82,7 @@ def imagine(
         entropy=torch.stack(entropies),
         reward=reward,
         cont=cont,
+        carries=tuple(carries),
     )
 
 

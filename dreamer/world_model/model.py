@@ -74,8 +74,11 @@ class WorldModelConfig:
 
 
 class WorldOutput(NamedTuple):
-    """Posterior scan of one batch: `feat` (T, B, F) with gradient, the scan, losses and metrics."""
+    """Posterior scan of one batch: `embed` (T, B, E) and `feat` (T, B, F) with gradient, the scan,
+    losses and metrics.
+    """
 
+    embed: Tensor
     feat: Tensor
     observed: Observed
     losses: Losses
@@ -109,6 +112,7 @@ class MultimodalWorldModel(nn.Module):
         if config.embed_dim != "auto":
             self.project = Linear(width, config.embed_dim, init(seed, "project"))
             width = config.embed_dim
+        self.embed_dim = width
         self.rssm = RSSM(size, width, spec.action.dim, init(seed, "rssm"))
         feat_dim = self.rssm.feat_dim
         self.decoders = nn.ModuleDict(
@@ -180,7 +184,7 @@ class MultimodalWorldModel(nn.Module):
         losses["dyn"], losses["rep"], kl = kl_losses(
             observed.post, observed.prior, self.config.free_nats
         )
-        return WorldOutput(feat, observed, losses, self._metrics(losses, kl))
+        return WorldOutput(embed, feat, observed, losses, self._metrics(losses, kl))
 
     def loss_scales(self) -> dict[str, float]:
         """Weight of every loss that `forward` returns."""

@@ -81,7 +81,7 @@ def play(folder: Path, wishes: Wishes, out: Path) -> Iterator[str]:
     for number in range(wishes.episodes or 1):
         recording = record_episode(
             agent.model,
-            agent.behavior.actor,
+            agent.behavior.policy,
             agent.env,
             seed=config.seed + number,
             choice=config.policy,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dreamer.behavior.actor_critic import PolicyConfig
 from dreamer.envs.make import EnvConfig
+from dreamer.intrinsic.rewards import IntrinsicConfig
 from dreamer.loop import TrainConfig
 from dreamer.pretraining import PretrainConfig
 from dreamer.replay.buffer import ReplayConfig
@@ -93,6 +94,7 @@ class Params:
     pretrain: PretrainConfig
     imagination: ImaginationConfig
     policy: PolicyConfig
+    intrinsic: IntrinsicConfig
     optimizer: OptimizerConfig
     train: TrainConfig
     evaluate: EvaluateConfig
@@ -127,10 +129,36 @@ def validate(params: Params) -> Params:
     check_range(
         "policy.minibatches", params.policy.minibatches, 1, replay.batch_size * per_sequence
     )
+    check_levels(params)
     if params.evaluate.num_envs > params.evaluate.episodes:
         allowed = f"1 to {params.evaluate.episodes} (evaluate.episodes)"
         raise ConfigError("evaluate.num_envs", params.evaluate.num_envs, allowed)
     return params
+
+
+def check_levels(params: Params) -> None:
+    """Check what the hierarchy demands of the other sections.
+
+    Raises:
+        ConfigError: naming the key to change.
+    """
+    policy, intrinsic, horizon = params.policy, params.intrinsic, params.imagination.horizon
+    if intrinsic.empowerment.enabled and intrinsic.empowerment.kind == "option":
+        if not policy.hierarchy:
+            allowed = "action, or option with policy.hierarchy: true (the manager's goal codes)"
+            raise ConfigError("intrinsic.empowerment.kind", "option", allowed)
+    if not policy.hierarchy:
+        return
+    if horizon % policy.goal_every:
+        fits = [k for k in range(1, horizon + 1) if horizon % k == 0]
+        allowed = f"one of {fits}, which divide imagination.horizon, {horizon}"
+        raise ConfigError("policy.goal_every", policy.goal_every, allowed)
+    enabled = {"icm": intrinsic.icm.enabled, "empowerment": intrinsic.empowerment.enabled}
+    for name, on in enabled.items():
+        weight = getattr(policy.worker, name)
+        if weight and not on:
+            allowed = f"0, or intrinsic.{name}.enabled: true"
+            raise ConfigError(f"policy.worker.{name}", weight, allowed)
 
 
 def from_raw(raw: Raw) -> Params:

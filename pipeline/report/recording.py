@@ -10,11 +10,10 @@ from typing import Literal
 import numpy as np
 
 from dreamer.agent import Agent
-from dreamer.behavior.actor_critic import Actor
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import VectorEnv
 from dreamer.nn.noise import Noise
-from dreamer.types import EnvError, EnvSpec, Rows
+from dreamer.types import EnvError, EnvSpec, Policy, Rows
 from dreamer.world_model.model import MultimodalWorldModel
 
 FRAME_SIDE = 320  # longest side kept; 500 frames of CartPole would take 360 MB as they are drawn
@@ -60,7 +59,7 @@ class Recording:
 
 def record_episode(
     model: MultimodalWorldModel,
-    policy: Actor,
+    policy: Policy,
     env_config: EnvConfig,
     *,
     seed: int,

@@ -50,7 +50,7 @@ def play(agent: SavedAgent, config: EvaluateConfig) -> list[EpisodeStats]:
     env = dataclasses.replace(agent.env, num_envs=config.num_envs)
     return play_episodes(
         agent.model,
-        agent.behavior.actor,
+        agent.behavior.policy,
         env,
         episodes=config.episodes,
         seed=config.seed,
@@ -79,7 +79,7 @@ def pictures(
     """Imagined against real observations, and frames where the environment can draw itself."""
     recording = record_episode(
         agent.model,
-        agent.behavior.actor,
+        agent.behavior.policy,
         agent.env,
         seed=config.seed,
         choice=config.policy,

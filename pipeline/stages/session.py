@@ -96,6 +96,7 @@ STAGES = {
             "world_model",
             "imagination",
             "policy",
+            "intrinsic",
             "optimizer",
             "train",
         ),

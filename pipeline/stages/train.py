@@ -59,6 +59,7 @@ def make_loop(params: Params, session: Session, experience: Experience) -> Onlin
         world_model=params.world_model,
         imagination=params.imagination,
         policy=params.policy,
+        intrinsic=params.intrinsic,
         seed=params.seed,
         device=session.device,
     )
@@ -132,7 +133,9 @@ def train(params: Params, session: Session, loop: OnlineLoop, experience: Experi
 def save(folder: Path, loop: OnlineLoop) -> None:
     """Write the agent as it is now."""
     facts = {"env_step": loop.env_steps, "update": loop.updates, "validation/return": loop.score}
-    save_agent(folder, loop.trainer.model, loop.trainer.behavior, loop.validation, facts)
+    trainer = loop.trainer
+    parts = (trainer.model, trainer.behavior, trainer.intrinsic)
+    save_agent(folder, *parts, loop.validation, facts)
 
 
 def store(session: Session, loop: OnlineLoop) -> None:
