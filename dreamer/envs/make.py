@@ -16,6 +16,7 @@ from dreamer.envs.dmc import make_dmc
 from dreamer.envs.minigrid import make_minigrid
 from dreamer.envs.optional import one_line, require, without_opengl
 from dreamer.envs.spaces import Selection
+from dreamer.envs.tasks import TASKS, make_task
 from dreamer.types import ConfigError, EnvError, check_range
 
 AnyEnv = gym.Env[Any, Any]
@@ -33,7 +34,9 @@ class EnvConfig:
             joined by `&`, values as in JSON: `FrozenLake-v1?is_slippery=false`. Gymnasium ids pass
             them to the environment; the adapters have their own: `dmc_walker_walk?image=64` draws
             a 64x64 `image` (see `make_dmc`), `MiniGrid-Empty-5x5-v0?rgb=8` draws the room with
-            8x8 pixels a tile and `?rgb_view=5` what the agent sees (see `make_minigrid`).
+            8x8 pixels a tile and `?rgb_view=5` what the agent sees (see `make_minigrid`). Tasks of
+            our own take theirs too: `DeepSea-v0?size=10`, `PinPad-v0?pads=3`, `KeyChain-v0?rooms=3`
+            and `Pits-v0?size=7` (see `dreamer.envs.tasks`).
         num_envs: Copies that run side by side, 1 to 4096.
         action_repeat: Environment steps per agent step, 1 to 100; their rewards are summed.
         active_modalities: `all` keeps every observation key, `first` the first image alone or, in
@@ -153,4 +156,5 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 # Id prefixes that are not Gymnasium's own business; the extension point for further suites.
 ADAPTERS: Mapping[str, Factory] = MappingProxyType(
     {"dmc_": make_dmc, "MiniGrid-": make_minigrid, "BabyAI-": make_minigrid}
+    | {name.partition("-")[0] + "-": make_task for name in TASKS}
 )
