@@ -31,6 +31,10 @@ ENCODER_LAYERS = 2
 INVERSE_LAYERS = 1
 FORWARD_LAYERS = 2
 HEAD_LAYERS = 2
+# The inverse loss saturates long before it would have unlearned the noise that full-sized random
+# weights let into the features, and surprise would never fall below that noise. Small ones are soon
+# outgrown by what is learned; small ones in later layers too would make unseen states look alike.
+INPUT_SCALE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,7 @@ class ICM(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config
         self.encoder = MLP(embed_dim, units, ENCODER_LAYERS, init(seed, "icm/encoder"))
+        self.encoder.get_parameter("layers.0.linear.weight").data.mul_(INPUT_SCALE)
         self.to_phi = Linear(units, FEATURES, init(seed, "icm/to_phi"))
         inverse = init(seed, "icm/inverse")
         self.inverse = nn.Sequential(
