@@ -136,7 +136,9 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     if found is None:
         database = uri.removeprefix("sqlite:///")
         local = None if database == uri else (Path(database).parent / "mlartifacts").as_uri()
-        return str(client.create_experiment(name, artifact_location=local))
+        # Opens on the table of runs; without it MLflow opens on a page about language models.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(name, artifact_location=local, tags=tags))
     if found.lifecycle_stage != "active":
         raise TrackingError(f"experiment {name!r} was deleted; restore it or choose another name")
     return str(found.experiment_id)
