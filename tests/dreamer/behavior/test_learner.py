@@ -7,11 +7,12 @@ import torch
 from builders import CPU, generator, policy_config, random_batch, snapshot, vector_spec
 from torch.nn import functional
 
-from dreamer.behavior.learner import ActorCritic
+from dreamer.behavior.learner import ActorCritic, Level, Rollout
+from dreamer.behavior.ppo import trajectory_weight
 from dreamer.nn.math import lambda_return
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp
-from dreamer.types import ActionSpec, Imagined
+from dreamer.types import ActionSpec
 
 F, H, N = 12, 5, 40
 TWO = ActionSpec(kind="discrete", sizes=(2,))
@@ -20,7 +21,15 @@ NOISE = Noise(0, CPU)
 
 
 def learner(spec=TWO, feat_dim=F, **changes):
-    return ActorCritic(feat_dim, 16, spec, policy_config(**changes), 0)
+    config = policy_config(**changes)
+    level = Level(
+        name="",
+        metrics="policy",
+        entropy_scale=config.entropy_scale,
+        target_kl=config.target_kl,
+        weights={"extrinsic": 1.0},
+    )
+    return ActorCritic(feat_dim, 16, spec, config, level, 0)
 
 
 def random_rollout(behavior, seed=0):
@@ -30,18 +39,21 @@ def random_rollout(behavior, seed=0):
     draw = torch.rand if behavior.actor.spec.kind == "discrete" else torch.randn
     noise = draw(H, N, behavior.actor.spec.noise_dim, generator=source)
     acted = behavior.actor.act(feat[:-1], None, torch.zeros(N, dtype=torch.bool), noise)
-    return Imagined(
+    reward = torch.randn(H + 1, N, generator=source)
+    cont = torch.rand(H + 1, N, generator=source)
+    return Rollout(
         feat=feat,
         action=acted.action,
         log_prob=acted.log_prob,
         entropy=acted.entropy,
-        reward=torch.randn(H + 1, N, generator=source),
-        cont=torch.rand(H + 1, N, generator=source),
+        reward=reward.unsqueeze(1),
+        cont=cont,
+        weight=trajectory_weight(cont),
     )
 
 
 def detached(rollout):
-    return Imagined(*(each.detach() for each in rollout))
+    return Rollout(*(each.detach() for each in rollout))
 
 
 def scramble(head):
@@ -56,13 +68,13 @@ def test_targets_by_hand():
     rollout = detached(random_rollout(behavior))
     targets = behavior.evaluate(rollout)
     with torch.no_grad():
-        value = behavior.critic(rollout.feat).mean()
-        slow = behavior.critic.slow(rollout.feat[:-1]).mean()
-    ret = lambda_return(rollout.reward, value, rollout.cont, 0.95)
+        value = behavior.critic(rollout.feat).mean()[..., 0]
+        slow = behavior.critic.slow(rollout.feat[:-1]).mean()[..., 0]
+    ret = lambda_return(rollout.reward[:, 0], value, rollout.cont, 0.95)
     scale = max(1.0, 0.01 * (ret.quantile(0.95) - ret.quantile(0.05)).item())
-    torch.testing.assert_close(targets.ret, ret)
-    torch.testing.assert_close(targets.value, value[:-1])
-    torch.testing.assert_close(targets.slow, slow)
+    torch.testing.assert_close(targets.ret, ret[:, None])
+    torch.testing.assert_close(targets.value, value[:-1, None])
+    torch.testing.assert_close(targets.slow, slow[:, None])
     torch.testing.assert_close(targets.adv, (ret - value[:-1]) / scale)
     weight = rollout.cont[0] * rollout.cont[1] * rollout.cont[2]
     torch.testing.assert_close(targets.weight[2], weight)
@@ -73,10 +85,11 @@ def test_large_returns_are_scaled_down_by_their_spread_only():
     rollout = detached(random_rollout(behavior))
     rollout = rollout._replace(reward=1e4 * rollout.reward + 5e3)
     for _ in range(1500):
-        behavior.scale.update(1e4 * torch.linspace(-1, 1, 21))
+        behavior.streams.scales["extrinsic"].update(1e4 * torch.linspace(-1, 1, 21))
     targets = behavior.evaluate(rollout)
     # No offset is taken off: the advantage of a zero critic is the return over the spread.
-    torch.testing.assert_close(targets.adv, targets.ret / behavior.scale.scale())
+    scale = behavior.streams.scale("extrinsic")
+    torch.testing.assert_close(targets.adv, targets.ret[:, 0] / scale)
     assert targets.adv.abs().max() < 10
 
 
@@ -97,12 +110,11 @@ def test_reinforce_losses_by_hand():
     scramble(behavior.critic.head)
     rollout = random_rollout(behavior)
     losses, targets = behavior.reinforce(rollout)
-    assert losses.keys() | {"replay_value"} == behavior.loss_scales().keys()
     gain = rollout.log_prob * targets.adv + 0.1 * rollout.entropy
     torch.testing.assert_close(losses["actor"], -targets.weight * gain)
     value = behavior.critic(rollout.feat[:-1])
-    fit = value.loss(targets.ret) + value.loss(targets.slow)
-    torch.testing.assert_close(losses["critic"], targets.weight * fit)
+    fit = value.loss(targets.ret.movedim(1, -1)) + value.loss(targets.slow.movedim(1, -1))
+    torch.testing.assert_close(losses["critic"], targets.weight * fit[..., 0])
 
 
 def test_actor_and_critic_losses_train_their_own_networks_only():
@@ -155,13 +167,14 @@ def test_first_ppo_gradient_is_that_of_reinforce(spec):
 def test_minibatches_cover_the_rollout_once_an_epoch():
     behavior = learner(epochs=3, minibatches=4, entropy_scale=0.0)
     rollout = detached(random_rollout(behavior))
-    rollout = rollout._replace(cont=torch.ones(H + 1, N))  # equal weights: the parts add up
+    # Equal weights: the parts add up.
+    rollout = rollout._replace(cont=torch.ones(H + 1, N), weight=torch.ones(H, N))
     targets = behavior.evaluate(rollout)
     recorder = Recorder(behavior)
     behavior.ppo_update(rollout, targets, recorder, RATES, NOISE, 0)
     assert len(recorder.grads) == 12
     whole = Recorder(behavior)
-    behavior.config = policy_config(epochs=1, minibatches=1, entropy_scale=0.0)
+    behavior.config = policy_config(epochs=1, minibatches=1)
     behavior.ppo_update(rollout, targets, whole, RATES, NOISE, 0)
     for epoch in range(3):
         parts = recorder.grads[4 * epoch : 4 * epoch + 4]
@@ -207,7 +220,7 @@ def test_replay_value_by_hand():
     r1 = 2 + 0.5 * (0.05 * 20 + 0.95 * r2)
     ret = torch.tensor([[1 + 0.5 * 10], [r1], [r2]])
     value, slow = behavior.critic(feat[:-1]), behavior.critic.slow(feat[:-1]).mean()
-    want = value.loss(ret) + value.loss(slow)
+    want = (value.loss(ret.unsqueeze(-1)) + value.loss(slow))[..., 0]
     want[1] = 0.0  # the episode ended here: its successor belongs to another one
     torch.testing.assert_close(loss, want)
 
@@ -239,12 +252,6 @@ def test_replay_value_trains_the_critic_and_the_features():
     assert all(p.grad is None for p in behavior.actor.parameters())
 
 
-def test_loss_scales_of_both_actors():
-    assert learner(actor="ppo").loss_scales() == {"replay_value": 0.3}
-    both = learner(actor="reinforce").loss_scales()
-    assert both == {"replay_value": 0.3, "actor": 1.0, "critic": 1.0}
-
-
 class Corridor:
     """Two contexts, shown for three steps: the action of the first step is rewarded on arriving at
     the third state, if it names the context. What is done later does not matter."""
@@ -267,7 +274,15 @@ class Corridor:
         reward, cont = torch.zeros(4, rows), torch.ones(4, rows)
         reward[2] = torch.where(right, *self.prizes)
         cont[3] = 0.0
-        return Imagined(feat, acted.action, acted.log_prob, acted.entropy, reward, cont)
+        return Rollout(
+            feat,
+            acted.action,
+            acted.log_prob,
+            acted.entropy,
+            reward.unsqueeze(1),
+            cont,
+            trajectory_weight(cont),
+        )
 
 
 def learn(world, actor, updates, rate=3e-3):
@@ -287,7 +302,7 @@ def learn(world, actor, updates, rate=3e-3):
             optimizer.step(rates)
         behavior.critic.update_slow(0.02)
     feat = world.imagine(behavior.actor, 2, 0).feat
-    value = behavior.critic(feat).mean()
+    value = behavior.critic(feat).mean()[..., 0]
     return behavior.actor(feat[0]).probs[0].detach(), value.detach()
 
 

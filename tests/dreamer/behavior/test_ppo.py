@@ -9,12 +9,11 @@ import torch
 
 from dreamer.behavior.ppo import (
     clipped_surrogate,
-    critic_loss,
     ppo_metrics,
     trajectory_weight,
     weighted_mean,
 )
-from dreamer.nn.distributions import SymexpTwoHot
+from dreamer.nn.distributions import SymexpTwoHot, TwoHotCode
 
 
 def loss_and_slope(ratio, adv, clip=0.2):
@@ -90,16 +89,16 @@ def test_rows_of_weight_zero_contribute_nothing():
 
 def test_diagnostics_of_the_acting_policy_are_zero():
     metrics = ppo_metrics(torch.ones(10), 0.2, torch.full((10,), 0.7))
-    assert metrics["policy/approx_kl"] == 0
-    assert metrics["policy/clip_fraction"] == 0
-    assert metrics["policy/entropy"].item() == pytest.approx(0.7)
+    assert metrics["approx_kl"] == 0
+    assert metrics["clip_fraction"] == 0
+    assert metrics["entropy"].item() == pytest.approx(0.7)
 
 
 def test_diagnostics_of_known_ratios():
     metrics = ppo_metrics(torch.tensor([0.5, 1.0, 1.1, 2.0]), 0.2, torch.zeros(4))
-    assert metrics["policy/clip_fraction"].item() == 0.5
+    assert metrics["clip_fraction"].item() == 0.5
     want = sum(r - 1 - math.log(r) for r in (0.5, 1.0, 1.1, 2.0)) / 4
-    assert metrics["policy/approx_kl"].item() == pytest.approx(want, rel=1e-5)
+    assert metrics["approx_kl"].item() == pytest.approx(want, rel=1e-5)
 
 
 def test_divergence_estimate_agrees_with_the_true_one():
@@ -109,12 +108,13 @@ def test_divergence_estimate_agrees_with_the_true_one():
     true = (p * (p / q).log()).sum()
     # Weighted by how often the acting policy takes each action.
     estimate = sum(
-        share * ppo_metrics(ratio[None], 0.2, torch.zeros(1))["policy/approx_kl"]
+        share * ppo_metrics(ratio[None], 0.2, torch.zeros(1))["approx_kl"]
         for share, ratio in zip(p, q / p, strict=True)
     )
     torch.testing.assert_close(estimate, true, rtol=1e-4, atol=1e-6)
 
 
 def test_initial_critic_loss_is_twice_ln_255():
-    loss = critic_loss(SymexpTwoHot(torch.zeros(4, 255)), torch.randn(4), torch.zeros(4))
+    code = TwoHotCode.of(torch.randn(4), torch.zeros(4))
+    loss = SymexpTwoHot(torch.zeros(4, 255)).code_loss(code)
     assert loss.tolist() == pytest.approx([2 * 5.541264] * 4, abs=1e-5)
