@@ -20,8 +20,8 @@ from dreamer.types import ActionSpec
 
 OUTSCALE = 0.01
 SOURCE_UNIMIX = 0.01  # the source goes on trying everything
-# A source that learns as fast as its decoder settles on the sequences that the decoder happens to
-# know first. Steps of the optimiser have the same size for both, so the source's outputs are scaled.
+# A source that learns as fast as its decoder settles on the sequences that the decoder knows first,
+# and forgets others. The optimiser's steps have one size for both, so the outputs are scaled.
 SOURCE_PACE = 0.1
 # A decoder that is sure of the wrong sequence loses a few nats instead of infinitely many.
 DECODER_UNIMIX = 1e-3
