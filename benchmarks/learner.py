@@ -22,7 +22,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dreamer.behavior.actor_critic import PolicyConfig
+from dreamer.behavior.actor_critic import PolicyConfig, WorkerWeights
 from dreamer.compiling import compile_pieces
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, ObsSpec
@@ -150,6 +150,14 @@ def make_trainer(workload: Workload) -> DreamerV3Trainer:
         slow_rate=0.02,
         actor_lr=4e-5,
         critic_lr=4e-5,
+        hierarchy=False,
+        goal_every=5,
+        goal_groups=8,
+        goal_classes=8,
+        goal_lr=4e-5,
+        manager_entropy_scale=3e-4,
+        manager_target_kl=0.1,
+        worker=WorkerWeights(goal=1.0, extrinsic=0.0, icm=0.0, empowerment=0.0),
     )
     return DreamerV3Trainer(
         workload.spec,

@@ -87,9 +87,7 @@ def small_model(spec, monkeypatch, size=SMALL, seed=0, **changes):
     return MultimodalWorldModel(spec, world_config(**changes), seed)
 
 
-def make_trainer(
-    spec, *, seed=0, horizon=3, starts="all", world=None, intrinsic=None, **policy
-):
+def make_trainer(spec, *, seed=0, horizon=3, starts="all", world=None, intrinsic=None, **policy):
     return DreamerV3Trainer(
         spec,
         world_model=world_config(**world or {}),

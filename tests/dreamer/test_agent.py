@@ -19,6 +19,7 @@ from dreamer.world_model.sizes import SIZES, latent_fields
 
 assert counter_env.SPACES  # importing it registers the environment
 STEPS = 14  # rows of an episode of four steps: 0-4, 5-9, 10-13
+LEVELS = pytest.mark.parametrize("hierarchy", [False, True])
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +37,8 @@ def envs_of(action="discrete", keys="wide,choice,image", num_envs=2):
     return VectorEnv(config, seed=3)
 
 
-def trainer_of(envs):
-    trainer = make_trainer(envs.spec)
+def trainer_of(envs, **policy):
+    trainer = make_trainer(envs.spec, **policy)
     # Beliefs that lean somewhere, so that a wrong input would change the sample.
     torch.nn.init.normal_(trainer.model.rssm.post_logit.weight, generator=None)
     return trainer
@@ -45,7 +46,7 @@ def trainer_of(envs):
 
 def agent_of(trainer, num_envs=2, **changes):
     values = {"noise": Noise(0, CPU), "stream": "act"} | changes
-    return Agent(trainer.model, trainer.behavior.actor, num_envs, **values)
+    return Agent(trainer.model, trainer.behavior.policy, num_envs, **values)
 
 
 def play(envs, agent, buffer, states):
@@ -57,10 +58,11 @@ def play(envs, agent, buffer, states):
         rows = envs.step(action)
 
 
+@LEVELS
 @pytest.mark.parametrize("action", ["discrete", "multi", "box"])
-def test_acting_equals_the_learners_scan_over_the_recorded_rows(action):
+def test_acting_equals_the_learners_scan_over_the_recorded_rows(action, hierarchy):
     envs = envs_of(action)
-    trainer = trainer_of(envs)
+    trainer = trainer_of(envs, hierarchy=hierarchy)
     config = ReplayConfig(capacity=2 * STEPS, batch_size=2, seq_len=STEPS - 1)
     fields, latents = row_fields(envs.spec), latent_fields(SMALL)
     # One window fits into each ring: all rows but the first.
@@ -111,9 +113,10 @@ def test_recorded_actions_lead_to_the_rows_that_follow():
     envs.close()
 
 
-def test_actions_of_last_rows_are_zero_and_others_are_one_hot():
+@LEVELS
+def test_actions_of_last_rows_are_zero_and_others_are_one_hot(hierarchy):
     envs = envs_of("multi")
-    agent, rows = agent_of(trainer_of(envs)), envs.reset()
+    agent, rows = agent_of(trainer_of(envs, hierarchy=hierarchy)), envs.reset()
     for step in range(STEPS):
         action = agent.act(rows, step)
         assert action.dtype == np.float32
@@ -124,9 +127,10 @@ def test_actions_of_last_rows_are_zero_and_others_are_one_hot():
     envs.close()
 
 
-def test_a_new_episode_forgets_the_one_before():
+@LEVELS
+def test_a_new_episode_forgets_the_one_before(hierarchy):
     envs = envs_of("discrete", keys="count")
-    trainer = trainer_of(envs)
+    trainer = trainer_of(envs, hierarchy=hierarchy)
     fresh, old = agent_of(trainer), agent_of(trainer)
     rows = envs.reset()
     for step in range(3):
@@ -134,12 +138,14 @@ def test_a_new_episode_forgets_the_one_before():
         old.act(later, step)
     assert np.array_equal(old.act(rows, 7), fresh.act(rows, 7))
     assert all(torch.equal(a, b) for a, b in zip(old.state, fresh.state, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(old.carry, fresh.carry, strict=True))
     envs.close()
 
 
-def test_environments_side_by_side_do_not_touch():
+@LEVELS
+def test_environments_side_by_side_do_not_touch(hierarchy):
     envs = envs_of("box", keys="wide")
-    trainer, rows = trainer_of(envs), envs.reset()
+    trainer, rows = trainer_of(envs, hierarchy=hierarchy), envs.reset()
     one, other = agent_of(trainer), agent_of(trainer)
     changed = {key: value.copy() for key, value in rows.items()}
     changed["wide"][1] += 50
@@ -149,15 +155,17 @@ def test_environments_side_by_side_do_not_touch():
     envs.close()
 
 
-def test_the_carry_restores_to_the_bit():
+@LEVELS
+@pytest.mark.parametrize("steps", [4, 6, 7])  # goals last three steps and begin with episodes
+def test_the_carry_restores_to_the_bit(hierarchy, steps):
     envs = envs_of("discrete")
-    trainer, rows = trainer_of(envs), envs.reset()
+    trainer, rows = trainer_of(envs, hierarchy=hierarchy), envs.reset()
     agent = agent_of(trainer)
-    for step in range(6):
+    for step in range(steps):
         rows = envs.step(agent.act(rows, step))
     other = agent_of(trainer)
     other.load_state_dict({key: value.clone() for key, value in agent.state_dict().items()})
-    for step in range(6, 9):
+    for step in range(steps, steps + 4):
         action = agent.act(rows, step)
         assert np.array_equal(other.act(rows, step), action)
         for key, latent in agent.latents().items():
@@ -181,7 +189,7 @@ def test_mode_is_what_the_policy_prefers():
     agent = agent_of(trainer, choice="mode")
     action = agent.act(rows, 0)
     with torch.no_grad():
-        want = trainer.behavior.actor(trainer.model.feat(agent.state)).mode()
+        want = trainer.behavior.top.actor(trainer.model.feat(agent.state)).mode()
     assert np.array_equal(action, want.numpy())
     envs.close()
 
@@ -192,7 +200,7 @@ def test_acting_uses_the_newest_weights():
     agent = agent_of(trainer)
     before = agent.act(rows, 0)
     with torch.no_grad():
-        trainer.behavior.actor.out.bias += 1.0
+        trainer.behavior.top.actor.out.bias += 1.0
     assert (agent.act(rows, 0) > before).all()
     envs.close()
 

@@ -128,7 +128,7 @@ def minibatch(spec, feat_dim, rows=24):
     """Random rows for PPO, in float64 but for the targets' bins."""
     source = generator(3)
     numbers = partial(torch.randn, generator=source, dtype=torch.float64)
-    code = TwoHotCode.of(*(5.0 * torch.randn(2, rows, generator=source)))
+    code = TwoHotCode.of(*(5.0 * torch.randn(2, rows, 1, generator=source)))
     return PPOStep(
         feat=numbers(rows, feat_dim),
         action=random_action(spec, (rows,)).double(),
@@ -147,7 +147,7 @@ def test_losses_and_gradients_agree_in_float64(name):
     for compiled in (False, True):
         trainer = double(name, compiled=compiled)
         step = minibatch(SPECS[name], trainer.model.feat_dim)
-        policy, value, _ = trainer.behavior.ppo_losses(step)
+        policy, value, _ = trainer.behavior.top.ppo_losses(step)
         (policy + value).backward()
         weights = trainer.behavior.named_parameters()
         grads = {key: weight.grad for key, weight in weights if weight.grad is not None}

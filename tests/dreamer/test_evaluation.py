@@ -30,16 +30,16 @@ def config_of(num_envs=3, length=4):
     )
 
 
-@pytest.fixture(name="trainer")
-def _trainer():
+@pytest.fixture(name="trainer", params=[False, True], ids=["flat", "hierarchy"])
+def _trainer(request):
     envs = VectorEnv(config_of(), 0)
     envs.close()
-    return make_trainer(envs.spec)
+    return make_trainer(envs.spec, hierarchy=request.param)
 
 
 def play(trainer, config=None, **changes):
     values = {"episodes": 7, "seed": 5, "choice": "sample"} | changes
-    return play_episodes(trainer.model, trainer.behavior.actor, config or config_of(), **values)
+    return play_episodes(trainer.model, trainer.behavior.policy, config or config_of(), **values)
 
 
 @pytest.mark.parametrize("choice", ["sample", "mode"])

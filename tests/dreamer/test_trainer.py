@@ -111,15 +111,15 @@ def test_saved_and_restored_continues_to_the_bit(actor):
 def test_everything_that_changes_is_in_the_state():
     trainer = make_trainer(PLAIN)
     names = set(trainer.state_dict()["behavior"])
-    assert {"scale.low", "scale.high"} <= names
-    assert any(name.startswith("critic.slow.") for name in names)
+    assert {f"top.streams.scales.extrinsic.{name}" for name in ("low", "high")} <= names
+    assert any(name.startswith("top.critic.slow.") for name in names)
     before = snapshot(trainer.state_dict())
     train(trainer, batches(PLAIN))
     after = trainer.state_dict()
     for part in ("model", "behavior"):
         # In three updates every tensor has moved: nothing is cut off from training.
-        same = [n for n in before[part] if torch.equal(before[part][n], after[part][n])]
-        assert same == []
+        same = {n for n in before[part] if torch.equal(before[part][n], after[part][n])}
+        assert same <= {"top.streams.scales.extrinsic.mass"}  # the paper's scale needs no mass
 
 
 def test_a_state_of_another_configuration_is_refused_by_name(monkeypatch):
@@ -133,7 +133,7 @@ def test_a_state_of_another_configuration_is_refused_by_name(monkeypatch):
 @pytest.mark.parametrize("actor", ACTORS)
 def test_slow_critic_follows_once_an_update(actor):
     trainer = make_trainer(PLAIN, actor=actor)
-    critic = trainer.behavior.critic
+    critic = trainer.behavior.top.critic
     old = snapshot(critic.slow.state_dict())
     train(trainer, batches(PLAIN, 1))
     new = critic.head.state_dict()
@@ -144,24 +144,24 @@ def test_slow_critic_follows_once_an_update(actor):
 def test_replay_value_reaches_the_world_model_and_imagined_losses_do_not():
     trainer = make_trainer(PLAIN, actor="reinforce")
     model, behavior = trainer.model, trainer.behavior
-    torch.nn.init.normal_(behavior.critic.head.out.weight)
+    torch.nn.init.normal_(behavior.top.critic.head.out.weight)
     batch = batches(PLAIN, 1)[0]
     out = model(batch, torch.rand(5, 2, SMALL.groups))
     width = SMALL.deter
     start = out.feat.flatten(0, 1)
     rollout = imagine(
         model,
-        behavior.actor,
+        behavior.policy,
         None,
         start[:, :width],
         start[:, width:],
         torch.rand(3, 10, SMALL.groups),
         torch.rand(3, 10, 1),
     )
-    losses, targets = behavior.reinforce(rollout)
+    losses, (lesson,), _ = behavior.reinforce(rollout, {"extrinsic": rollout.reward[1:]})
     sum(loss.sum() for loss in losses.values()).backward()
     assert all(p.grad is None for p in model.parameters())
-    boot = targets.ret[0].view(5, 2)
+    boot = lesson.targets.ret[0, 0].view(5, 2)
     behavior.replay_value(out.feat, batch, boot, 0.997).sum().backward()
     for part in (model.rssm.core, model.rssm.post_logit, model.encoders):
         assert any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
@@ -234,7 +234,7 @@ def test_imagining_from_the_last_steps_only(actor, starts):
 @pytest.mark.parametrize(("actor", "scorer"), [("ppo", "evaluate"), ("reinforce", "reinforce")])
 def test_rollouts_and_replay_value_are_about_the_same_last_rows(monkeypatch, actor, scorer):
     trainer = make_trainer(PLAIN, actor=actor, starts=3)
-    torch.nn.init.normal_(trainer.behavior.critic.head.out.weight)
+    torch.nn.init.normal_(trainer.behavior.top.critic.head.out.weight)
     batch, seen = batches(PLAIN, 1)[0], {}
     noise = trainer.noise.uniform("observe", 4, (5, 2, SMALL.groups))
     with torch.no_grad():
@@ -252,19 +252,21 @@ def test_rollouts_and_replay_value_are_about_the_same_last_rows(monkeypatch, act
     watch(scorer)
     watch("replay_value")
     trainer.update_step(batch, 4, 1.0)
-    (rollout,), scored = seen[scorer]
-    targets = scored if actor == "ppo" else scored[1]
+    (rollout, rewards), scored = seen[scorer]
+    assert torch.equal(rewards["extrinsic"], rollout.reward[1:])
+    ((_, _, targets),) = scored[0] if actor == "ppo" else scored[1]
     (feat, given, bootstrap, discount), _ = seen["replay_value"]
     torch.testing.assert_close(rollout.feat[0].view(3, 2, -1), want)
     torch.testing.assert_close(feat.detach(), want)
     assert feat.requires_grad  # the critic shapes what the world model finds worth knowing
     assert given is batch
-    assert torch.equal(bootstrap, targets.ret[0].view(3, 2))
+    assert torch.equal(bootstrap, targets.ret[0, 0].view(3, 2))
     assert discount == pytest.approx(1 - 1 / 333)
     # Percentiles are taken in once an update.
     low, high = (targets.ret.quantile(q) for q in (0.05, 0.95))
-    torch.testing.assert_close(trainer.behavior.scale.low, 0.01 * low)
-    torch.testing.assert_close(trainer.behavior.scale.high, 0.01 * high)
+    scale = trainer.behavior.top.streams.scales["extrinsic"]
+    torch.testing.assert_close(scale.low, 0.01 * low)
+    torch.testing.assert_close(scale.high, 0.01 * high)
 
 
 @pytest.mark.parametrize(

@@ -55,5 +55,5 @@ def test_state_is_saved_and_nothing_is_learned():
     other = PercentileScale()
     other.load_state_dict(scale.state_dict())
     assert torch.equal(other.scale(), scale.scale())
-    assert sorted(scale.state_dict()) == ["high", "low"]
+    assert sorted(scale.state_dict()) == ["high", "low", "mass"]
     assert not list(scale.parameters())

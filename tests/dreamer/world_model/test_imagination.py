@@ -7,7 +7,7 @@ import torch
 from builders import generator, policy_config, random_latents, small_model, vector_spec
 
 from dreamer.behavior.actor_critic import Actor
-from dreamer.behavior.learner import ActorCritic
+from dreamer.intrinsic.rewards import make_behavior
 from dreamer.types import Acted, ConfigError
 from dreamer.world_model.imagination import CHUNK, ImaginationConfig, imagine, in_chunks
 
@@ -92,12 +92,13 @@ def test_without_gradients_the_rollout_is_the_same(monkeypatch):
 def test_a_world_without_reward_and_value_has_no_advantage(monkeypatch):
     spec = vector_spec(3, discrete=(3,))
     model = small_model(spec, monkeypatch)
-    behavior = ActorCritic(model.feat_dim, 10, spec.action, policy_config(), 0)
+    behavior, _ = make_behavior(model, policy_config(), None, 0)
     start = random_latents(model.rssm.size, (N,))
     noise = torch.rand(H, N, model.rssm.size.groups), torch.rand(H, N, 1)
     with torch.no_grad():
-        rollout = imagine(model, behavior.actor, None, *start, *noise)
-    targets = behavior.evaluate(rollout)
+        rollout = imagine(model, behavior.policy, None, *start, *noise)
+    (lesson,), _ = behavior.evaluate(rollout, {"extrinsic": rollout.reward[1:]})
+    targets = lesson.targets
     assert targets.adv.shape == (H, N)
     assert not targets.adv.any()
     assert not targets.ret.any()

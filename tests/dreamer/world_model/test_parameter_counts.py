@@ -6,7 +6,7 @@ import pytest
 import torch
 from builders import image, num_trainable, policy_config, vector, vector_spec, world_config
 
-from dreamer.behavior.learner import ActorCritic
+from dreamer.intrinsic.rewards import make_behavior
 from dreamer.types import EnvSpec
 from dreamer.world_model.model import MultimodalWorldModel
 from dreamer.world_model.sizes import SIZES
@@ -27,8 +27,8 @@ def agent(spec: EnvSpec, size: str):
     # No memory is needed to count.
     with torch.device("meta"):
         model = MultimodalWorldModel(spec, world_config(size=size), 0)
-        units = SIZES[size].units
-        behavior = ActorCritic(model.feat_dim, units, spec.action, policy_config(), 0)
+        behavior, intrinsic = make_behavior(model, policy_config(), None, 0)
+    assert num_trainable(intrinsic) == 0
     return model, behavior
 
 
@@ -79,8 +79,8 @@ def test_parts_of_the_small_walker():
         "decoder": model.decoders,
         "reward": model.reward,
         "continue": model.cont,
-        "policy": behavior.actor,
-        "value": behavior.critic,
+        "policy": behavior.top.actor,
+        "value": behavior.top.critic,
     }
     assert {name: num_trainable(part) for name, part in parts.items()} == {
         "encoder": 10_112,
