@@ -10,7 +10,6 @@ import torch
 from builders import generator
 from torch.nn import functional
 
-from dreamer.intrinsic.action_sequence import ActionSequence
 from dreamer.intrinsic.empowerment import SequenceBound
 from dreamer.nn.optim import LaProp
 from dreamer.types import ActionSpec
@@ -221,61 +220,9 @@ def test_no_decoder_and_no_source_exceed_the_information(seed, scale):
         assert information(one, w) <= capacity(one, 200) + 1e-6
 
 
-SPECS = {
-    "one choice": FIVE,
-    "choices": ActionSpec(kind="discrete", sizes=(3, 2)),
-    "numbers": ActionSpec(kind="continuous", sizes=(2,)),
-}
-
-
-def random_sequences(spec, lead, seed=0):
-    source = generator(seed)
-    if spec.kind == "continuous":
-        return torch.randn(*lead, spec.dim, generator=source)
-    drawn = [torch.randint(0, size, lead, generator=source) for size in spec.sizes]
-    hot = [functional.one_hot(d, size) for d, size in zip(drawn, spec.sizes, strict=True)]
-    return torch.cat(hot, -1).float()
-
-
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-@pytest.mark.parametrize("role", ["source", "decoder"])
-def test_an_action_is_judged_by_what_came_before_it(spec, role):
-    net = ActionSequence((3,), spec, 4, 16, role, generator())
-    randomise(net, 1.0, 0)
-    context = net.embed(torch.randn(2, 1, 3))
-    sequence = random_sequences(spec, (2, 5, 4))
-    changed = sequence.clone()
-    changed[..., 2, :] = random_sequences(spec, (2, 5), seed=1)
-    probe = random_sequences(spec, (2, 5, 4), seed=2)  # the same actions judged by both
-    moved = (net(context, sequence).log_prob(probe) != net(context, changed).log_prob(probe)).any(1)
-    assert moved.any(0).tolist() == [False, False, False, True]
-
-
-@pytest.mark.parametrize("role", ["source", "decoder"])
-def test_probabilities_of_all_sequences_sum_to_one(role):
-    spec = SPECS["choices"]
-    net = ActionSequence((3, 2), spec, 2, 16, role, generator()).double()
-    randomise(net, 1.0, 0)
-    single = [torch.cat(pair) for pair in product(torch.eye(3), torch.eye(2))]
-    every = torch.stack([torch.stack(pair) for pair in product(single, repeat=2)]).double()
-    context = net.embed(torch.randn(4, 1, 3).double(), torch.randn(4, 1, 2).double())
-    total = net.log_prob(context, every.expand(4, -1, -1, -1)).exp().sum(1)
-    torch.testing.assert_close(total, torch.ones(4, dtype=torch.float64))
-
-
-def test_samples_are_as_frequent_as_their_probability():
-    net = ActionSequence((3,), FIVE, 2, 16, "source", generator())
-    randomise(net, 1.5, 3)
-    context, count = net.embed(torch.randn(1, 1, 3)), 20000
-    drawn = net.sample(context, torch.rand(1, count, 2, 1)).argmax(-1)[0]
-    seen = torch.bincount(drawn[:, 0] * ACTIONS + drawn[:, 1], minlength=25) / count
-    every = functional.one_hot(all_sequences(2), ACTIONS).float().unsqueeze(0)
-    chance = net.log_prob(context, every)[0].exp()
-    assert (seen - chance).abs().max() < 4.0 * 0.5 / math.sqrt(count)
-
-
 # Numbers as actions: y = a + noise.
 
+TWO_NUMBERS = ActionSpec(kind="continuous", sizes=(2,))
 NOISE_STD = 0.3
 
 
@@ -305,7 +252,7 @@ def add_noise(source):
 
 def test_a_gaussian_channel_has_its_closed_form():
     starts = torch.eye(2)
-    bound = SequenceBound(2, 2, SPECS["numbers"], 1, 32, 0)
+    bound = SequenceBound(2, 2, TWO_NUMBERS, 1, 32, 0)
     for layer in (bound.source.out, bound.source.std):
         torch.nn.init.zeros_(layer.weight)
     std = 0.9 * torch.sigmoid(torch.tensor(2.0)).item() + 0.1  # of a source that knows nothing
