@@ -198,8 +198,12 @@ class OnlineLoop:
         sample = self.buffer.sample(self.trainer.noise.numpy("replay", self.updates))
         result = self.trainer.update_step(self.trainer.make_batch(sample), self.updates, share)
         self.trainer.write_back(self.buffer, sample, result)
+        metrics, meta = result.metrics, self.trainer.meta
+        if meta is not None and meta.due(self.updates):
+            fresh = self.buffer.sample(self.trainer.noise.numpy("meta-replay", self.updates))
+            metrics |= self.trainer.meta_step(self.trainer.make_batch(fresh), self.updates)
         self.updates += 1
-        return result.metrics
+        return metrics
 
     def _due(self) -> bool:
         before = self.env_steps - self.env.num_envs

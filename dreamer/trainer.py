@@ -14,6 +14,7 @@ from torch import Tensor
 from dreamer.behavior.actor_critic import PolicyConfig
 from dreamer.behavior.hierarchy import Lesson
 from dreamer.intrinsic.rewards import IntrinsicConfig, make_behavior
+from dreamer.meta_gradient import MetaConfig, MetaGradient
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp
 from dreamer.replay.buffer import SequenceReplayBuffer
@@ -81,7 +82,7 @@ class DreamerV3Trainer:
 
     Args:
         spec: Observations and actions.
-        world_model, imagination, policy, intrinsic: What is tuned about each part. Without
+        world_model, imagination, policy, intrinsic, meta: What is tuned about each part. Without
             imagination and policy only the world model exists and can be pretrained.
         seed: Of weights and noise.
         device: Where everything lives.
@@ -90,6 +91,7 @@ class DreamerV3Trainer:
         model: The world model. behavior, intrinsic: Policies and what drives them beside the task;
             only there if `acts`.
         imagined_policy: Who acts in imagination; the policy, or a compiled form of it.
+        meta: Owns the learning rates that tune themselves, or None.
 
     Source: arXiv 2301.04104 v2, Algorithm and "World model learning" to "Actor learning".
     """
@@ -102,6 +104,7 @@ class DreamerV3Trainer:
         imagination: ImaginationConfig | None = None,
         policy: PolicyConfig | None = None,
         intrinsic: IntrinsicConfig | None = None,
+        meta: MetaConfig | None = None,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -119,6 +122,12 @@ class DreamerV3Trainer:
             groups |= self.behavior.groups() | self.intrinsic.groups()
             self.rates |= self.behavior.rates() | self.intrinsic.rates()
         self.optimizer = LaProp(groups)
+        self.meta: MetaGradient | None = None
+        if self.acts and meta is not None and meta.enabled:
+            self.rate_names = {"world": "world"} | self.behavior.rate_names()
+            start = {name: self.rates[group] for group, name in self.rate_names.items()}
+            self.meta = MetaGradient(start, meta, device)
+            self.optimizer.follow(self.rate_names, meta.trace)
         # One flag on the device collects finiteness; the host reads it when it logs.
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
@@ -133,7 +142,7 @@ class DreamerV3Trainer:
         """
         out = self._observe(batch, stream, index)
         loss = total_loss(out.losses, self.model.loss_scales())
-        metrics = self._backward(loss, {"world": self.rates["world"] * share})
+        metrics = self._backward(loss, {"world": self.shared_rates(share)["world"]})
         return Result(out.metrics | metrics, self._latents(out))
 
     def update_step(self, batch: Batch, index: int, share: float) -> Result:
@@ -147,7 +156,7 @@ class DreamerV3Trainer:
         discount = self.model.config.discount
         extra["replay_value"] = self.behavior.replay_value(feat, batch, bootstrap, discount)
         scales = self.model.loss_scales() | self.behavior.loss_scales()
-        rates: dict[str, Rate] = {name: rate * share for name, rate in self.rates.items()}
+        rates = self.shared_rates(share)
         joint = (
             ["world", "actor", "critic"]
             if self.reinforce
@@ -158,7 +167,63 @@ class DreamerV3Trainer:
         metrics |= self._learn_behavior(rollout, lessons, extra, rates, index)
         metrics |= self._learn_others(out, batch, rollout, rates, index)
         self.behavior.update_slow()
+        if self.meta is not None:
+            metrics |= self.meta.metrics()
         return Result(metrics | lesson_metrics(lessons[0]), self._latents(out))
+
+    def shared_rates(self, share: float) -> dict[str, Rate]:
+        """Learning rate of every group, times the schedule's share."""
+        rates: dict[str, Rate] = {name: rate * share for name, rate in self.rates.items()}
+        if self.meta is not None:
+            meta = self.meta
+            rates |= {group: meta.rate(name) * share for group, name in self.rate_names.items()}
+        return rates
+
+    def meta_step(self, fresh: Batch, index: int) -> Metrics:
+        """Move the learning rates along the gradient of losses on a batch that nobody learned from.
+
+        The world model is judged by its losses there, behaviour by imagination that starts there.
+
+        Args:
+            fresh: Sequences drawn for this. index: Number of the update that has just been made.
+        """
+        assert self.meta is not None
+        out = self._observe(fresh, "meta/observe", index)
+        self.behavior.eval()
+        rollout = self._imagine(out, index, "meta/")
+        rewards = {"extrinsic": rollout.reward[1:]} | self.intrinsic.rewards(rollout)
+        lessons, _ = self.behavior.evaluate(rollout, rewards)
+        self.behavior.train()
+        self.optimizer.zero_grad()
+        total_loss(out.losses, self.model.loss_scales()).backward()
+        for level, lived, targets in lessons:
+            level.held_out_loss(lived, targets).backward()
+        metrics: Metrics = {}
+        for name in self.meta.tuned:
+            groups = [group for group, own in self.rate_names.items() if own == name]
+            gradients = [self.optimizer.gradient(group) for group in groups]
+            metrics |= self.meta.step(name, gradients, [self.optimizer.trace[g] for g in groups])
+        self._require_finite(metrics.values())
+        if self.meta.check_due(index):
+            metrics |= self._check_rates(lessons)
+        return metrics
+
+    def _check_rates(self, lessons: list[Lesson]) -> Metrics:
+        """Hypergradients of behaviour against finite differences; the world model's losses hold
+        stop-gradients, whose finite differences are something else.
+        """
+        metrics: Metrics = {}
+        assert self.meta is not None
+        for name in (each for each in self.meta.tuned if each != "world"):
+            groups = [group for group, own in self.rate_names.items() if own == name]
+            metrics |= self.meta.check(
+                name,
+                lambda: torch.stack([x.level.held_out_loss(*x[1:]) for x in lessons]).sum(),
+                [param for group in groups for param in self.optimizer.params[group]],
+                [self.optimizer.gradient(group) for group in groups],
+                [self.optimizer.trace[group] for group in groups],
+            )
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, normalisers and optimiser statistics as nested dicts of tensors and numbers."""
@@ -169,7 +234,8 @@ class DreamerV3Trainer:
         if not self.acts:
             return state
         parts = {"behavior": self.behavior, "intrinsic": self.intrinsic}
-        return state | {name: dict(part.state_dict()) for name, part in parts.items()}
+        state |= {name: dict(part.state_dict()) for name, part in parts.items()}
+        return state if self.meta is None else state | {"meta": self.meta.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; the state of a pretrained world model leaves behaviour as
@@ -183,6 +249,8 @@ class DreamerV3Trainer:
             if "behavior" in state:
                 self.behavior.load_state_dict(state["behavior"])
                 self.intrinsic.load_state_dict(state["intrinsic"])
+                if self.meta is not None:
+                    self.meta.load_state_dict(state["meta"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, KeyError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
@@ -228,7 +296,7 @@ class DreamerV3Trainer:
         noise = self.noise.uniform(stream, index, (steps, batch.reward.shape[0], groups))
         return self.model(batch, noise)
 
-    def _imagine(self, out: WorldOutput, index: int) -> Imagined:
+    def _imagine(self, out: WorldOutput, index: int, prefix: str = "") -> Imagined:
         """Roll out from the last `starts` posteriors of every sequence, rows in (K, B) order."""
         keep = out.feat.shape[0]
         if self.starts != "all":
@@ -236,9 +304,9 @@ class DreamerV3Trainer:
         deter = out.observed.deter[-keep:].detach().flatten(0, 1)
         stoch = out.observed.stoch[-keep:].detach().flatten(0, 1)
         lead = (self.horizon, len(deter))
-        latent = self.noise.uniform("imagine", index, (*lead, self.model.rssm.size.groups))
-        action = self.imagined_policy.draw(self.noise, "act-imagined", index, lead)
-        with torch.set_grad_enabled(self.reinforce):
+        latent = self.noise.uniform(f"{prefix}imagine", index, (*lead, self.model.rssm.size.groups))
+        action = self.imagined_policy.draw(self.noise, f"{prefix}act-imagined", index, lead)
+        with torch.set_grad_enabled(self.reinforce and not prefix):
             carry = self.imagined_policy.initial(len(deter))
             return imagine(self.model, self.imagined_policy, carry, deter, stoch, latent, action)
 

@@ -115,6 +115,10 @@ class HierarchicalPPO(nn.Module):
         rates = {name: rate for level in self.levels() for name, rate in level.rates().items()}
         return rates if self.goals is None else rates | {"goals": self.config.goal_lr}
 
+    def rate_names(self) -> dict[str, str]:
+        """Group -> name of its rate, of the groups whose rates can tune themselves."""
+        return {group: name for level in self.levels() for group, name in level.rate_names().items()}
+
     def loss_scales(self) -> dict[str, float]:
         """Weight of every loss of the joint backward."""
         scales = {"replay_value": REPLAY_VALUE_SCALE}

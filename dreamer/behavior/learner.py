@@ -148,6 +148,11 @@ class ActorCritic(nn.Module):
         config = self.config
         return {self.actor_group: config.actor_lr, self.critic_group: config.critic_lr}
 
+    def rate_names(self) -> dict[str, str]:
+        """Name of the self-tuned rate of each group: all critics share one."""
+        actor = "manager" if self.level.name == "manager" else "actor"
+        return {self.actor_group: actor, self.critic_group: "critic"}
+
     @torch.no_grad()
     def targets(self, rollout: Rollout, value: Tensor) -> Targets:
         """Returns and advantages; takes the returns into the scales before using them.
@@ -246,6 +251,19 @@ class ActorCritic(nn.Module):
         code = TwoHotCode(step.value_bins, step.value_weight)
         value_loss = weighted_mean(self.critic(step.feat).code_loss(code).sum(-1), step.weight)
         return policy_loss, value_loss, ppo_metrics(ratio, config.clip_ratio, entropy)
+
+    def held_out_loss(self, rollout: Rollout, targets: Targets) -> Tensor:
+        """() loss of actor and critic on a rollout of the policy as it is, which learned nothing
+        from it.
+
+        The actor's part is the policy gradient's, whose gradient is that of the expected advantage.
+        """
+        step = PPOStep.of(rollout, targets)
+        log_prob = self.actor(step.feat).log_prob(step.action)
+        surrogate, _ = clipped_surrogate(log_prob, log_prob.detach(), step.adv, 1.0)
+        code = TwoHotCode(step.value_bins, step.value_weight)
+        fit = self.critic(step.feat).code_loss(code).sum(-1)
+        return weighted_mean(fit - surrogate, step.weight)
 
     def _ppo_step(
         self, step: PPOStep, optimizer: LaProp, rates: Mapping[str, Rate], gate: Tensor

@@ -46,12 +46,14 @@ class RewardStreams(nn.Module):
         )
         # What an agent is curious about shrinks as it learns; its scale follows.
         self.unit = RunningScale() if "icm" in weights else None
-        # The level of empowerment says little, its differences say where to go.
-        self.center = RunningCenter() if "empowerment" in weights else None
+        # A reward that is positive wherever one goes pays for not ending the episode.
+        self.centers = nn.ModuleDict(
+            {name: RunningCenter() for name in weights if name != "extrinsic"}
+        )
 
     @torch.no_grad()
     def prepare(self, rewards: Mapping[str, Tensor]) -> Tensor:
-        """Take the rewards into the running statistics, and scale them.
+        """Take the rewards into the running statistics, in training mode, and scale them.
 
         Args:
             rewards: Stream -> (H, N) on arriving at states 1 .. H.
@@ -64,19 +66,20 @@ class RewardStreams(nn.Module):
             reward = rewards[name]
             if name == "icm" and self.unit is not None:
                 reward = self.unit(reward)
-            elif name == "empowerment" and self.center is not None:
-                reward = self.center(reward)
+            if name in self.centers:
+                reward = self.centers[name](reward)
             ready.append(reward)
         return torch.stack(ready, 1)
 
     @torch.no_grad()
     def advantage(self, ret: Tensor, value: Tensor) -> Tensor:
-        """(H, S, N) returns and values -> (H, N) weighted sum of the scaled advantages; takes the
-        returns into the scales before using them.
+        """(H, S, N) returns and values -> (H, N) weighted sum of the scaled advantages; in training
+        mode takes the returns into the scales before using them.
         """
         parts = []
         for i, (name, weight) in enumerate(self.weights.items()):
-            self._scale(name).update(ret[:, i])
+            if self.training:
+                self._scale(name).update(ret[:, i])
             parts.append((ret[:, i] - value[:, i]) / self.scale(name) * weight)
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 

@@ -71,10 +71,11 @@ class RunningScale(nn.Module):
         self.register_buffer("mass", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Take in a batch of any shape and scale it."""
-        self.square.lerp_(x.detach().square().mean(), self.rate)
-        self.mass.lerp_(torch.ones_like(self.mass), self.rate)
-        root = (self.square / self.mass).sqrt().clamp_min(1e-8)
+        """Take in a batch of any shape, in training mode, and scale it."""
+        if self.training:
+            self.square.lerp_(x.detach().square().mean(), self.rate)
+            self.mass.lerp_(torch.ones_like(self.mass), self.rate)
+        root = (self.square / self.mass.clamp_min(self.rate)).sqrt().clamp_min(1e-8)
         return (x / root).clamp(-self.limit, self.limit)
 
 
@@ -95,7 +96,8 @@ class RunningCenter(nn.Module):
         self.register_buffer("mass", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Take in a batch of any shape and centre it."""
-        self.mean.lerp_(x.detach().mean(), self.rate)
-        self.mass.lerp_(torch.ones_like(self.mass), self.rate)
-        return x - self.mean / self.mass
+        """Take in a batch of any shape, in training mode, and centre it."""
+        if self.training:
+            self.mean.lerp_(x.detach().mean(), self.rate)
+            self.mass.lerp_(torch.ones_like(self.mass), self.rate)
+        return x - self.mean / self.mass.clamp_min(self.rate)

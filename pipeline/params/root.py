@@ -12,6 +12,7 @@ from dreamer.behavior.actor_critic import PolicyConfig
 from dreamer.envs.make import EnvConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig
 from dreamer.loop import TrainConfig
+from dreamer.meta_gradient import MetaConfig
 from dreamer.pretraining import PretrainConfig
 from dreamer.replay.buffer import ReplayConfig
 from dreamer.trainer import OptimizerConfig
@@ -95,6 +96,7 @@ class Params:
     imagination: ImaginationConfig
     policy: PolicyConfig
     intrinsic: IntrinsicConfig
+    meta: MetaConfig
     optimizer: OptimizerConfig
     train: TrainConfig
     evaluate: EvaluateConfig
@@ -143,16 +145,19 @@ def check_levels(params: Params) -> None:
         ConfigError: naming the key to change.
     """
     policy, intrinsic, horizon = params.policy, params.intrinsic, params.imagination.horizon
-    if intrinsic.empowerment.enabled and intrinsic.empowerment.kind == "option":
-        if not policy.hierarchy:
-            allowed = "action, or option with policy.hierarchy: true (the manager's goal codes)"
-            raise ConfigError("intrinsic.empowerment.kind", "option", allowed)
+    options = intrinsic.empowerment.enabled and intrinsic.empowerment.kind == "option"
+    if options and not policy.hierarchy:
+        allowed = "action, or option with policy.hierarchy: true (the manager's goal codes)"
+        raise ConfigError("intrinsic.empowerment.kind", "option", allowed)
     if not policy.hierarchy:
         return
     if horizon % policy.goal_every:
         fits = [k for k in range(1, horizon + 1) if horizon % k == 0]
         allowed = f"one of {fits}, which divide imagination.horizon, {horizon}"
         raise ConfigError("policy.goal_every", policy.goal_every, allowed)
+    if options and policy.worker.empowerment:
+        allowed = "0, because options are paid by intrinsic.empowerment.weight"
+        raise ConfigError("policy.worker.empowerment", policy.worker.empowerment, allowed)
     enabled = {"icm": intrinsic.icm.enabled, "empowerment": intrinsic.empowerment.enabled}
     for name, on in enabled.items():
         weight = getattr(policy.worker, name)

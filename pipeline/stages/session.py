@@ -97,6 +97,7 @@ STAGES = {
             "imagination",
             "policy",
             "intrinsic",
+            "meta",
             "optimizer",
             "train",
         ),

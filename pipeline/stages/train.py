@@ -60,6 +60,7 @@ def make_loop(params: Params, session: Session, experience: Experience) -> Onlin
         imagination=params.imagination,
         policy=params.policy,
         intrinsic=params.intrinsic,
+        meta=params.meta,
         seed=params.seed,
         device=session.device,
     )
