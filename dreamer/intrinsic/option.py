@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dreamer.behavior.ppo import weighted_mean
 from dreamer.intrinsic.action_sequence import DECODER_UNIMIX
 from dreamer.intrinsic.empowerment import LAYERS, EmpowermentConfig
-from dreamer.nn.distributions import OneHotActions
+from dreamer.nn.distributions import OneHotCode
 from dreamer.nn.layers import MLP, Linear
 from dreamer.types import Losses, Metrics
 from dreamer.world_model.model import init
@@ -45,17 +45,17 @@ class OptionEmpowerment(nn.Module):
         seed: int,
     ) -> None:
         super().__init__()
-        self.config, self.sizes = config, (code_classes,) * code_groups
+        self.config, self.groups, self.classes = config, code_groups, code_classes
         generator = init(seed, "empowerment/option")
         stoch = rssm_size.groups * rssm_size.classes
         self.mlp = MLP(2 * stoch, units, LAYERS, generator)
         # Zero: every code is as likely as any other until something is known.
-        self.out = Linear(units, sum(self.sizes), generator, outscale=0.0)
+        self.out = Linear(units, code_groups * code_classes, generator, outscale=0.0)
 
-    def forward(self, start_stoch: Tensor, end_stoch: Tensor) -> OneHotActions:
-        """Two (M, Z) -> distribution over codes (M, L * C)."""
+    def forward(self, start_stoch: Tensor, end_stoch: Tensor) -> OneHotCode:
+        """Two (M, Z) -> distribution over codes (M, C * L)."""
         ends = torch.cat([start_stoch.detach(), end_stoch.detach()], -1)
-        return OneHotActions(self.out(self.mlp(ends)), self.sizes, DECODER_UNIMIX)
+        return OneHotCode(self.out(self.mlp(ends)), self.classes, DECODER_UNIMIX)
 
     def losses(
         self, start_stoch: Tensor, end_stoch: Tensor, code: Tensor, weight: Tensor
@@ -64,7 +64,7 @@ class OptionEmpowerment(nn.Module):
 
         Args:
             start_stoch, end_stoch: (M, Z) at both ends of each segment.
-            code: (M, L * C) concatenated one-hots. weight: (M,) of each segment, such as the
+            code: (M, C * L) class-major one-hots. weight: (M,) of each segment, such as the
                 chance that the episode has not ended.
         """
         log_q = self(start_stoch, end_stoch).log_prob(code.detach())
@@ -78,11 +78,11 @@ class OptionEmpowerment(nn.Module):
         """(M,) bound on what the segment says of its code, as a share in [-1, 1] of `ceiling`.
 
         Args:
-            start_stoch, end_stoch: (M, Z). code: (M, L * C). log_prob: (M,) of the manager.
+            start_stoch, end_stoch: (M, Z). code: (M, C * L). log_prob: (M,) of the manager.
         """
         gain = self(start_stoch, end_stoch).log_prob(code) - log_prob
         return (gain / self.ceiling()).clamp(-1.0, 1.0)
 
     def ceiling(self) -> float:
         """L ln C nats, the most that a code can carry."""
-        return sum(math.log(size) for size in self.sizes)
+        return self.groups * math.log(self.classes)

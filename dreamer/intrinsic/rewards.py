@@ -1,4 +1,4 @@
-"""IntrinsicRewards: the modules that reward an agent beside its task, as far as they are enabled."""
+"""IntrinsicRewards: the enabled modules that reward an agent beside its task."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def segments(seed, *, visible):
     source = generator(seed)
     index = torch.randint(0, C, (M, L), generator=source)
     start = torch.rand(M, WIDTH, generator=source).round()
-    code = functional.one_hot(index, C).flatten(1).float()
+    code = functional.one_hot(index, C).transpose(1, 2).flatten(1).float()  # class-major
     end = torch.rand(M, WIDTH, generator=source).round()
     if visible:
         end[:, : L * C] = (start[:, : L * C] - code).abs()  # readable by comparing both ends only
