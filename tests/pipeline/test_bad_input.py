@@ -119,6 +119,11 @@ def test_a_log_level_of_the_environment(capsys, monkeypatch):
         ("policy.clip_ratio=.nan", "policy.clip_ratio: found nan; allowed: "),
         ("policy.actor_lr=.inf", "policy.actor_lr: found inf; allowed: "),
         ("policy.minibatches=100000", "policy.minibatches: found 100000; allowed: 1 to "),
+        ("policy.goal_every=4", "policy.goal_every: found 4; allowed: one of [1, 3, 5, 15]"),
+        ("imagination.horizon=16", "policy.goal_every: found 5; allowed: one of [1, 2, 4, 8, 16]"),
+        ("policy.actor=reinforce", "policy.actor: found 'reinforce'; allowed: ppo, or hierarchy"),
+        ("policy.worker.gaol=1", "policy.worker.gaol: found 'an unknown key'; allowed: policy.w"),
+        ("intrinsic.icm.weight=-1", "intrinsic.icm.weight: found -1.0; allowed: 0 to 100"),
         ("imagination.horizon=0", "imagination.horizon: found 0; allowed: "),
         ("imagination.starts=some", "imagination.starts: found 'some'; allowed: "),
         ("world_model.size=huge", "world_model.size: found 'huge'; allowed: one of ['tiny', "),
@@ -419,7 +424,8 @@ def test_an_agent_of_another_shape(copy, capsys):
     """As if the code had changed since: whole, but not what this version builds."""
     agent = copy / "models" / "agent" / "best"
     tensors, meta = checkpoint.read(agent)
-    tensors["behavior.actor.out.weight"] = tensors["behavior.actor.out.weight"][:1]
+    name = "behavior.top.actor.out.weight"
+    tensors[name] = tensors[name][:1]
     checkpoint.write(agent, tensors, meta)
     assert "the weights are of another shape" in mistake(capsys, "evaluate", agent)
 

@@ -329,7 +329,13 @@ world_model: {size: tiny, kl_scale: 1.0, free_nats: 1, recon_scale: 1.0, cont_sc
 pretrain: {updates: 5}
 imagination: {horizon: 15, starts: all}
 policy: {actor: ppo, clip_ratio: 0.2, epochs: 3, minibatches: 4, target_kl: 0.02,
-  entropy_scale: 3e-4, slow_rate: 0.02, actor_lr: 3e-4, critic_lr: 3e-4}
+  entropy_scale: 3e-4, slow_rate: 0.02, actor_lr: 3e-4, critic_lr: 3e-4, hierarchy: true,
+  goal_every: 5, goal_groups: 8, goal_classes: 8, goal_lr: 3e-4, manager_entropy_scale: 1e-3,
+  manager_target_kl: 0.1, worker: {goal: 1, extrinsic: 0, icm: 0, empowerment: 0}}
+intrinsic:
+  icm: {enabled: true, weight: 0.1, lr: 3e-4}
+  empowerment: {enabled: true, weight: 0.05, kind: action, steps: 2, every: 2, lr: 3e-4}
+meta: {enabled: true, every: 10, warmup: 100, step: 0.02, trace: 0.9, check: 0}
 optimizer: {warmup_updates: 10, decay_from: 0.5, final_rate: 0.1}
 train: {env_steps: 2000, updates_per_env_step: 0.125, extra_world_updates: 0, eval_every: 100,
   eval_episodes: 4, eval_policy: sample, eval_seed: 1, log_every: 10, checkpoint_seconds: 60}
@@ -364,6 +370,15 @@ def test_load_params(tmp_path):
         ("train.env_steps", 999, "at least collect.steps, 1000"),
         ("imagination.starts", 17, "1 to 16"),
         ("policy.minibatches", 257, "1 to 256"),
+        ("policy.goal_every", 4, "one of [1, 3, 5, 15], which divide imagination.horizon, 15"),
+        ("policy.goal_every", 30, "one of [1, 3, 5, 15], which divide imagination.horizon, 15"),
+        ("policy.goal_every", 0, "1 to 1000"),
+        ("policy.goal_classes", 1, "2 to 64"),
+        ("policy.worker.goal", -1.0, "0 to 100"),
+        ("policy.worker.goal", 0.0, "above 0, unless another stream drives the worker"),
+        ("intrinsic.icm.weight", -0.1, "0 to 100"),
+        ("intrinsic.empowerment.kind", "options", "action | option"),
+        ("intrinsic.empowerment.steps", 0, "1 to 32"),
         ("evaluate.num_envs", 101, "1 to 100"),
     ],
 )
@@ -371,6 +386,59 @@ def test_ranges_and_what_sections_demand_of_each_other(key, value, allowed):
     message = error(params.from_raw, params.override(example(), {key: value}))
     assert message.startswith(f"{key}: found {value!r}; allowed: ")
     assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "found", "allowed"),
+    [
+        ({"imagination.horizon": 16}, "policy.goal_every", 5, "one of [1, 2, 4, 8, 16]"),
+        ({"policy.actor": "reinforce"}, "policy.actor", "reinforce", "ppo, or hierarchy: false"),
+        (
+            {"policy.worker.icm": 0.1, "intrinsic.icm.enabled": False},
+            "policy.worker.icm",
+            0.1,
+            "0, or intrinsic.icm.enabled: true",
+        ),
+        (
+            {"policy.worker.empowerment": 0.1, "intrinsic.empowerment.enabled": False},
+            "policy.worker.empowerment",
+            0.1,
+            "0, or intrinsic.empowerment.enabled: true",
+        ),
+        (
+            {"policy.worker.empowerment": 0.1, "intrinsic.empowerment.kind": "option"},
+            "policy.worker.empowerment",
+            0.1,
+            "0, because options are paid by intrinsic.empowerment.weight",
+        ),
+        (
+            {"policy.hierarchy": False, "intrinsic.empowerment.kind": "option"},
+            "intrinsic.empowerment.kind",
+            "option",
+            "action, or option with policy.hierarchy: true",
+        ),
+    ],
+)
+def test_what_the_hierarchy_demands_of_other_sections(changes, key, found, allowed):
+    message = error(params.from_raw, params.override(example(), changes))
+    assert message.startswith(f"{key}: found {found!r}; allowed: ")
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"policy.hierarchy": False, "policy.goal_every": 4},  # nobody sets goals
+        {"policy.hierarchy": False, "policy.actor": "reinforce"},
+        {"policy.hierarchy": False, "intrinsic.icm.enabled": False, "policy.worker.icm": 0.1},
+        {"policy.worker.icm": 0.1, "intrinsic.icm.weight": 0.0},
+        {"intrinsic.empowerment.enabled": False, "intrinsic.empowerment.weight": 0.1},
+        {"intrinsic.empowerment.kind": "option"},
+        {"policy.goal_every": 15},
+    ],
+)
+def test_levels_that_fit_pass(changes):
+    params.from_raw(params.override(example(), changes))
 
 
 def test_the_smallest_allowed_values_pass():
