@@ -8,6 +8,10 @@ import torch
 from torch.nn import functional
 
 from dreamer.behavior.actor_critic import PolicyConfig, WorkerWeights
+from dreamer.intrinsic.empowerment import EmpowermentConfig
+from dreamer.intrinsic.icm import ICMConfig
+from dreamer.intrinsic.rewards import IntrinsicConfig
+from dreamer.meta_gradient import MetaConfig
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, LatentState, ObsSpec
 from dreamer.world_model.imagination import ImaginationConfig
@@ -81,19 +85,37 @@ def policy_config(**changes):
     return PolicyConfig(**values | changes)
 
 
+def intrinsic_config(*, icm=None, empowerment=None, **changes):
+    """Weight of each module, which is off without one; the rest is about empowerment."""
+    values = {"kind": "action", "steps": 2, "every": 1, "lr": 1e-3}
+    values |= {"enabled": empowerment is not None, "weight": empowerment or 0.0}
+    return IntrinsicConfig(
+        icm=ICMConfig(enabled=icm is not None, weight=icm or 0.0, lr=1e-3),
+        empowerment=EmpowermentConfig(**values | changes),
+    )
+
+
+def meta_config(**changes):
+    values = {"enabled": True, "every": 2, "warmup": 0, "step": 0.02, "trace": 0.9, "check": 0}
+    return MetaConfig(**values | changes)
+
+
 def small_model(spec, monkeypatch, size=SMALL, seed=0, **changes):
     """A world model of widths that no named size has."""
     monkeypatch.setitem(SIZES, "tiny", size)
     return MultimodalWorldModel(spec, world_config(**changes), seed)
 
 
-def make_trainer(spec, *, seed=0, horizon=3, starts="all", world=None, intrinsic=None, **policy):
+def make_trainer(
+    spec, *, seed=0, horizon=3, starts="all", world=None, intrinsic=None, meta=None, **policy
+):
     return DreamerV3Trainer(
         spec,
         world_model=world_config(**world or {}),
         imagination=ImaginationConfig(horizon=horizon, starts=starts),
         policy=policy_config(**policy),
         intrinsic=intrinsic,
+        meta=meta,
         seed=seed,
         device=CPU,
     )
