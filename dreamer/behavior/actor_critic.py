@@ -112,7 +112,9 @@ class PolicyConfig:
 
 
 class Actor(nn.Module):
-    """A policy without memory: categorical with 1 % uniform mixture, or bounded normal. Satisfies `Policy`.
+    """A policy without memory: categorical with 1 % uniform mixture, or bounded normal.
+
+    Satisfies `Policy`.
 
     Args:
         feat_dim: F. units: Width of the MLP. spec: Actions.

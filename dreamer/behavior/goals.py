@@ -73,8 +73,9 @@ class GoalAutoencoder(nn.Module):
         divergence = (self.max_divergence - dist.entropy()).mean()
         loss = error + self.scale.clone() * divergence
         self.adapt(divergence.detach())
-        usage = dist.probs.detach().flatten(0, -3).mean(0)
-        perplexity = (-(usage * usage.log()).sum(0)).exp().mean()
+        # Of the most probable codes: the noise that the divergence demands would look like use.
+        usage = dist.mode().detach().unflatten(-1, dist.probs.shape[-2:]).flatten(0, -3).mean(0)
+        perplexity = torch.special.entr(usage).sum(0).exp().mean()
         return loss, {
             "goal/reconstruction": error.detach(),
             "goal/divergence": divergence.detach(),

@@ -117,7 +117,10 @@ class HierarchicalPPO(nn.Module):
 
     def rate_names(self) -> dict[str, str]:
         """Group -> name of its rate, of the groups whose rates can tune themselves."""
-        return {group: name for level in self.levels() for group, name in level.rate_names().items()}
+        names: dict[str, str] = {}
+        for level in self.levels():
+            names |= level.rate_names()
+        return names
 
     def loss_scales(self) -> dict[str, float]:
         """Weight of every loss of the joint backward."""
