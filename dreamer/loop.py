@@ -201,7 +201,8 @@ class OnlineLoop:
         metrics, meta = result.metrics, self.trainer.meta
         if meta is not None and meta.due(self.updates):
             fresh = self.buffer.sample(self.trainer.noise.numpy("meta-replay", self.updates))
-            metrics |= self.trainer.meta_step(self.trainer.make_batch(fresh), self.updates)
+            batch = self.trainer.make_batch(fresh)
+            metrics |= self.trainer.meta_step(batch, self.updates, share)
         self.updates += 1
         return metrics
 

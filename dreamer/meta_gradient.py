@@ -25,6 +25,7 @@ from dreamer.types import ConfigError, Metrics, check_range
 LIMIT = 0.05  # a step changes the logarithm of a rate by no more
 MEMORY = 0.95  # of the mean size of hypergradients: 20 meta steps
 TINY = 1e-12
+SPREAD = 10.0  # how far a weight may go from where it started, as a factor
 ACTING = "actor"  # the group whose rate is `meta/lr`
 
 
@@ -41,6 +42,8 @@ class MetaConfig:
         trace: Decay of the trace of moves: 0 examines the last optimiser step alone, 0.9 the last
             ten or so together.
         check: Every so many meta steps are compared with finite differences; 0 is never.
+        weights: Whether the weights of entropy and of intrinsic streams in the acting policy's loss
+            tune themselves too.
     """
 
     enabled: bool
@@ -49,6 +52,7 @@ class MetaConfig:
     step: float
     trace: float
     check: int
+    weights: bool
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -174,6 +178,34 @@ class MetaGradient:
                 raise ConfigError(f"{name}_lr", rate, allowed)
         self.config = config
         self.tuned = {name: Tuned.start(rate, device) for name, rate in rates.items()}
+        self.weights: dict[str, Tuned] = {}
+        self._bounds: dict[str, tuple[float, float]] = {}
+
+    def follow_weights(self, weights: Mapping[str, float], device: torch.device) -> None:
+        """Tune these weights of parts of the acting policy's loss from now on, to within SPREAD
+        times where they start: judged one step later, a bonus for entropy always looks too high.
+        """
+        self.weights = {name: Tuned.start(weight, device) for name, weight in weights.items()}
+        self._bounds = {name: (w / SPREAD, w * SPREAD) for name, w in weights.items()}
+
+    def weight(self, name: str) -> Tensor:
+        """() float32 weight as it is now."""
+        return self.weights[name].value.float()
+
+    def step_weight(self, name: str, gradients: Tensor, response: Tensor) -> Metrics:
+        """Move one weight.
+
+        Args:
+            gradients: Flat, of the held-out loss after the step.
+            response: Flat derivative of the step with respect to the weight, `LaProp.response`.
+
+        Returns:
+            `meta/gradient_<name>_weight`.
+        """
+        own = self.weights[name]
+        slope = hypergradient([gradients], [own.value.to(response.dtype) * response])
+        self.weights[name] = tune(own, slope, self.config.step, *self._bounds[name])
+        return {f"meta/gradient_{name}_weight": slope}
 
     def rate(self, name: str) -> Tensor:
         """() float64 learning rate as it is now."""
@@ -228,11 +260,12 @@ class MetaGradient:
     def metrics(self) -> Metrics:
         """`meta/lr` of the acting policy, `meta/lr_<name>` of the others."""
         names = {name: "meta/lr" if name == ACTING else f"meta/lr_{name}" for name in self.tuned}
-        return {label: self.tuned[name].value for name, label in names.items()}
+        rates = {label: self.tuned[name].value for name, label in names.items()}
+        return rates | {f"meta/{name}_weight": own.value for name, own in self.weights.items()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Rate, mean size of hypergradients and their number, per name."""
-        return {name: tuned._asdict() for name, tuned in self.tuned.items()}
+        """Value, mean size of hypergradients and their number, per rate and weight."""
+        return {name: tuned._asdict() for name, tuned in self._all().items()}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore what `state_dict` gave.
@@ -240,9 +273,17 @@ class MetaGradient:
         Raises:
             KeyError: If the names are not the same.
         """
-        if state.keys() != self.tuned.keys():
-            raise KeyError(f"rates of {sorted(state)} instead of {sorted(self.tuned)}")
-        for name, own in self.tuned.items():
-            self.tuned[name] = Tuned(
-                *(state[name][key].to(own.value.device, copy=True) for key in Tuned._fields)
-            )
+        own = self._all()
+        if state.keys() != own.keys():
+            raise KeyError(f"rates of {sorted(state)} instead of {sorted(own)}")
+        for name, tuned in own.items():
+            restored = (state[name][key].to(tuned.value.device, copy=True) for key in Tuned._fields)
+            holder, key = self._place(name)
+            holder[key] = Tuned(*restored)
+
+    def _all(self) -> dict[str, Tuned]:
+        return self.tuned | {f"weight/{name}": own for name, own in self.weights.items()}
+
+    def _place(self, name: str) -> tuple[dict[str, Tuned], str]:
+        weight = name.removeprefix("weight/")
+        return (self.tuned, name) if weight == name else (self.weights, weight)

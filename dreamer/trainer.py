@@ -22,6 +22,7 @@ from dreamer.replay.sampling import Sample
 from dreamer.types import (
     Batch,
     CheckpointError,
+    ConfigError,
     DivergedError,
     EnvSpec,
     Imagined,
@@ -128,6 +129,8 @@ class DreamerV3Trainer:
             start = {name: self.rates[group] for group, name in self.rate_names.items()}
             self.meta = MetaGradient(start, meta, device)
             self.optimizer.follow(self.rate_names, meta.trace)
+            if meta.weights:
+                self._follow_weights(self.meta)
         # One flag on the device collects finiteness; the host reads it when it logs.
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
@@ -147,6 +150,7 @@ class DreamerV3Trainer:
 
     def update_step(self, batch: Batch, index: int, share: float) -> Result:
         """One update of everything, see `pretrain_step` for the arguments."""
+        self._apply_weights()
         out = self._observe(batch, "observe", index)
         rollout = self._imagine(out, index)
         rewards = {"extrinsic": rollout.reward[1:]} | self.intrinsic.rewards(rollout)
@@ -179,13 +183,48 @@ class DreamerV3Trainer:
             rates |= {group: meta.rate(name) * share for group, name in self.rate_names.items()}
         return rates
 
-    def meta_step(self, fresh: Batch, index: int) -> Metrics:
+    def _follow_weights(self, meta: MetaGradient) -> None:
+        """Let entropy and intrinsic weights of the acting policy tune themselves; PPO only, whose
+        last step can be examined by itself.
+        """
+        if self.reinforce:
+            raise ConfigError("meta.weights", True, "false, or policy.actor: ppo")
+        acting = self.behavior.acting
+        weights = {"entropy": acting.level.entropy_scale} | {
+            name: weight
+            for name, weight in acting.level.weights.items()
+            if name not in ("extrinsic", "goal")
+        }
+        meta.follow_weights({k: w for k, w in weights.items() if w > 0.0}, self.device)
+        self.optimizer.remember_gradients([acting.actor_group])
+
+    def _apply_weights(self) -> None:
+        acting = self.behavior.acting
+        for name in self.meta.weights if self.meta is not None else ():
+            weight = self.meta.weight(name)  # type: ignore[union-attr]
+            if name == "entropy":
+                acting.entropy_scale = weight
+            else:
+                acting.streams.weights[name] = weight
+
+    def _step_weights(self, meta: MetaGradient, rate: Rate) -> Metrics:
+        """Move the tuned weights; the held-out gradients are still in place."""
+        group, metrics = self.behavior.acting.actor_group, Metrics()
+        gradient = self.optimizer.gradient(group)
+        for name in meta.weights:
+            tangent = self.behavior.acting.parts[name]
+            response = self.optimizer.response(group, rate, tangent)
+            metrics |= meta.step_weight(name, gradient, response)
+        return metrics
+
+    def meta_step(self, fresh: Batch, index: int, share: float) -> Metrics:
         """Move the learning rates along the gradient of losses on a batch that nobody learned from.
 
         The world model is judged by its losses there, behaviour by imagination that starts there.
 
         Args:
             fresh: Sequences drawn for this. index: Number of the update that has just been made.
+            share: Multiplier that its learning rates had.
         """
         assert self.meta is not None
         out = self._observe(fresh, "meta/observe", index)
@@ -198,7 +237,8 @@ class DreamerV3Trainer:
         total_loss(out.losses, self.model.loss_scales()).backward()
         for level, lived, targets in lessons:
             level.held_out_loss(lived, targets).backward()
-        metrics: Metrics = {}
+        acting = self.shared_rates(share)[self.behavior.acting.actor_group]
+        metrics = self._step_weights(self.meta, acting)
         for name in self.meta.tuned:
             groups = [group for group, own in self.rate_names.items() if own == name]
             gradients = [self.optimizer.gradient(group) for group in groups]
@@ -332,7 +372,10 @@ class DreamerV3Trainer:
                 "policy/critic_loss": losses["critic"].detach().mean(),
                 "policy/entropy": rollout.entropy.detach().mean(),
             }
-        metrics = self.behavior.ppo_update(lessons, self.optimizer, rates, self.noise, index)
+        examine = tuple(self.meta.weights) if self.meta is not None and self.meta.due(index) else ()
+        metrics = self.behavior.ppo_update(
+            lessons, self.optimizer, rates, self.noise, index, examine
+        )
         self._require_finite(value for name, value in metrics.items() if name.endswith("_loss"))
         return metrics
 

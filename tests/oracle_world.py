@@ -33,32 +33,42 @@ FOUR_ROOMS = """
 #############
 """
 MOVES = [(-1, 0), (1, 0), (0, -1), (0, 1)]
-ACTIONS = ActionSpec(kind="discrete", sizes=(len(MOVES),))
+
+
+def rooms(text=FOUR_ROOMS, width=2.0):
+    """The world of a map: place codes of a width in cells, moves that walls stop."""
+    rows = text.strip().splitlines()
+    cells = [(r, c) for r, row in enumerate(rows) for c, mark in enumerate(row) if mark in " G"]
+    index = {cell: i for i, cell in enumerate(cells)}
+    goal = next(index[cell] for cell in cells if rows[cell[0]][cell[1]] == "G")
+    after = [[index.get((r + i, c + j), index[r, c]) for i, j in MOVES] for r, c in cells]
+    place = torch.tensor(cells, dtype=torch.float32)
+    far = (place[:, None] - place[None]).square().sum(-1)
+    return OracleWorld(torch.tensor(after), torch.exp(-far / (2.0 * width**2)), goal)
+
+
+def ring(count=12):
+    """Stay, or go either way round; every cell has a code that no other resembles."""
+    cell = torch.arange(count)
+    after = torch.stack([cell, (cell + 1) % count, (cell - 1) % count], -1)
+    return OracleWorld(after, torch.eye(count), None)
 
 
 class OracleWorld:
     """Deterministic moves, reward 1 on arriving at the goal, where episodes end.
 
     Args:
-        text: The map. discount: Part of `cont`. width: Of the place codes, in cells.
+        after: (cells, actions) next cell. deter: (cells, cells) codes. goal: Cell, or None.
+        discount: Part of `cont`.
     """
 
-    def __init__(self, text=FOUR_ROOMS, discount=0.99, width=2.0):
-        rows = text.strip().splitlines()
-        self.cells = [
-            (r, c) for r, row in enumerate(rows) for c, mark in enumerate(row) if mark in " G"
-        ]
-        index = {cell: i for i, cell in enumerate(self.cells)}
-        self.goal = next(index[cell] for cell in self.cells if rows[cell[0]][cell[1]] == "G")
-        self.discount = discount
-        self.next = torch.tensor(
-            [[index.get((r + i, c + j), index[r, c]) for i, j in MOVES] for r, c in self.cells]
-        )
-        self.next[self.goal] = self.goal
-        place = torch.tensor(self.cells, dtype=torch.float32)
-        far = (place[:, None] - place[None]).square().sum(-1)
-        self.deter = torch.exp(-far / (2.0 * width**2))
-        self.count = len(self.cells)
+    def __init__(self, after, deter, goal, discount=0.99):
+        self.next, self.deter, self.discount = after.clone(), deter, discount
+        self.count = len(after)
+        self.goal = -1 if goal is None else goal
+        if goal is not None:
+            self.next[goal] = goal
+        self.actions = ActionSpec(kind="discrete", sizes=(after.shape[1],))
         self.rssm = SimpleNamespace(imaginer=self._imaginer)
 
     @property
@@ -112,7 +122,7 @@ class OracleTraining:
     def __init__(self, world, config, *, intrinsic=None, horizon, units=64, seed=0, starts=256):
         self.world, self.horizon, self.starts = world, horizon, starts
         self.behavior = HierarchicalPPO(
-            world.feat_dim, world.count, units, ACTIONS, config, intrinsic or {}, {}, seed
+            world.feat_dim, world.count, units, world.actions, config, intrinsic or {}, {}, seed
         )
         self.optimizer = LaProp(self.behavior.groups())
         self.noise = Noise(seed, torch.device("cpu"))

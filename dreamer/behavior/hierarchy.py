@@ -101,6 +101,11 @@ class HierarchicalPPO(nn.Module):
         """From the top down."""
         return [self.top] if self.worker is None else [self.top, self.worker]
 
+    @property
+    def acting(self) -> ActorCritic:
+        """The level whose actions reach the environment."""
+        return self.levels()[-1]
+
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Optimiser groups."""
         groups: dict[str, list[nn.Parameter]] = {}
@@ -162,11 +167,16 @@ class HierarchicalPPO(nn.Module):
         rates: Mapping[str, Rate],
         noise: Noise,
         index: int,
+        examine: tuple[str, ...] = (),
     ) -> Metrics:
-        """PPO of every level, manager first."""
+        """PPO of every level, manager first; see `ActorCritic.ppo_update`. What is examined are
+        parts of the acting level's loss.
+        """
         metrics: Metrics = {}
-        for level, rollout, targets in lessons:
-            metrics |= level.ppo_update(rollout, targets, optimizer, rates, noise, index)
+        for lesson in lessons:
+            parts = examine if lesson.level is self.acting else ()
+            rest = (optimizer, rates, noise, index, parts)
+            metrics |= lesson.level.ppo_update(lesson.rollout, lesson.targets, *rest)
         return metrics
 
     def update_slow(self) -> None:
@@ -222,6 +232,7 @@ class HierarchicalPPO(nn.Module):
             arrive(ready),
             split_states(imagined.cont, every),
             split_steps(trajectory_weight(imagined.cont), every),
+            len(imagined.action) // every,
         )
         return rollout, self.worker.streams.metrics(split, ready, "worker_reward")
 

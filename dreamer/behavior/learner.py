@@ -16,11 +16,12 @@ from dreamer.behavior.ppo import (
     ppo_metrics,
     weighted_mean,
 )
+from dreamer.behavior.segments import cut_steps, join_states
 from dreamer.behavior.streams import RewardStreams
 from dreamer.nn.distributions import SymexpTwoHot, TwoHotCode
 from dreamer.nn.math import lambda_return, replay_return
 from dreamer.nn.noise import Noise
-from dreamer.nn.optim import LaProp
+from dreamer.nn.optim import LaProp, flat_gradient
 from dreamer.types import ActionSpec, Batch, Losses, Metrics, Rate
 from dreamer.world_model.imagination import CHUNK, in_chunks
 from dreamer.world_model.model import init
@@ -59,6 +60,7 @@ class Rollout(NamedTuple):
         log_prob, entropy: (H, N) of the acting policy.
         reward: (H + 1, S, N) on arriving; entry 0 is not used. cont: (H + 1, N).
         weight: (H, N) probability of having got that far.
+        segments: M, if the N rollouts are M parts of N / M longer ones, part by part.
     """
 
     feat: Tensor
@@ -68,6 +70,7 @@ class Rollout(NamedTuple):
     reward: Tensor
     cont: Tensor
     weight: Tensor
+    segments: int = 1
 
 
 class PPOStep(NamedTuple):
@@ -121,6 +124,8 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.level = config, level
+        self.entropy_scale: Rate = level.entropy_scale
+        self.parts: dict[str, Tensor] = {}
         self.streams = RewardStreams(level.weights)
         prefix, heads = level.prefix, len(level.weights)
         self.actor = Actor(feat_dim, units, spec, init(seed, f"{prefix}actor"))
@@ -160,10 +165,24 @@ class ActorCritic(nn.Module):
         Args:
             value: (H + 1, S, N) critic means.
         """
-        ret = lambda_return(rollout.reward, value, rollout.cont.unsqueeze(1), LAMBDA)
-        adv = self.streams.advantage(ret, value[:-1])
+        ret = self._returns(rollout, value)
+        advs = self.streams.advantages(ret, value[:-1])
         slow = self._means(self.critic.slow, rollout.feat[:-1])
-        return Targets(ret, adv, rollout.weight, slow, value[:-1])
+        return Targets(ret, self.streams.mix(advs), rollout.weight, slow, value[:-1], advs)
+
+    def _returns(self, rollout: Rollout, value: Tensor) -> Tensor:
+        """(H, S, N). What a goal pays ends with its segment, and is bootstrapped there under the
+        same goal; all else goes on through the segments that follow.
+        """
+        cont, parts = rollout.cont.unsqueeze(1), rollout.segments
+        ret = lambda_return(rollout.reward, value, cont, LAMBDA)
+        if parts == 1:
+            return ret
+        lived = (join_states(x, parts) for x in (rollout.reward, value, cont))
+        whole = cut_steps(lambda_return(*lived, LAMBDA), parts)
+        names = self.streams.weights
+        each = [(ret if name == "goal" else whole)[:, i] for i, name in enumerate(names)]
+        return torch.stack(each, 1)
 
     def evaluate(self, rollout: Rollout) -> Targets:
         """Targets for PPO, with critic means of every imagined state."""
@@ -181,7 +200,7 @@ class ActorCritic(nn.Module):
         code = TwoHotCode.of(_by_row(targets.ret), _by_row(targets.slow))
         codes = map(TwoHotCode, code.bins.split(CHUNK), code.weight.split(CHUNK))
         fit = [value.code_loss(each).sum(-1) for value, each in zip(values, codes, strict=True)]
-        gain = rollout.log_prob * targets.adv + self.level.entropy_scale * rollout.entropy
+        gain = rollout.log_prob * targets.adv + self.entropy_scale * rollout.entropy
         value_loss = torch.cat(fit).view_as(targets.weight)
         return {"actor": -targets.weight * gain, "critic": targets.weight * value_loss}, targets
 
@@ -216,6 +235,7 @@ class ActorCritic(nn.Module):
         rates: Mapping[str, Rate],
         noise: Noise,
         index: int,
+        examine: tuple[str, ...] = (),
     ) -> Metrics:
         """Epochs times minibatches; beyond the divergence limit only the critic goes on.
 
@@ -223,15 +243,20 @@ class ActorCritic(nn.Module):
             rollout: Imagined by the policy as it is now. targets: Of the same rollout.
             rates: Learning rate of every optimiser group.
             index: Update number, for the noise.
+            examine: Parts of the actor's loss, `entropy` and streams, whose gradient before the
+                last step `parts` will hold.
         """
         whole = PPOStep.of(rollout, targets)
+        advs = _by_row(targets.advs)
         gate = torch.ones((), device=whole.feat.device)
         metrics: list[Metrics] = []
         config = self.config
         for epoch in range(config.epochs):
             stream = f"{self.level.prefix}ppo/{epoch}"
             order = noise.permutation(stream, index, len(whole.feat))
-            for rows in order.chunk(config.minibatches):
+            for number, rows in enumerate(order.chunk(config.minibatches), 1):
+                if examine and (epoch + 1, number) == (config.epochs, config.minibatches):
+                    self._examine(whole.rows(rows), advs.index_select(0, rows), examine)
                 metrics.append(self._ppo_step(whole.rows(rows), optimizer, rates, gate))
                 gate = metrics[-1]["active"]
         mean = {name: torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}
@@ -246,7 +271,7 @@ class ActorCritic(nn.Module):
         surrogate, ratio = clipped_surrogate(
             dist.log_prob(step.action), step.log_prob_old, step.adv, config.clip_ratio
         )
-        gain = surrogate + self.level.entropy_scale * entropy
+        gain = surrogate + self.entropy_scale * entropy
         policy_loss = -weighted_mean(gain, step.weight)
         code = TwoHotCode(step.value_bins, step.value_weight)
         value_loss = weighted_mean(self.critic(step.feat).code_loss(code).sum(-1), step.weight)
@@ -260,10 +285,29 @@ class ActorCritic(nn.Module):
         """
         step = PPOStep.of(rollout, targets)
         log_prob = self.actor(step.feat).log_prob(step.action)
-        surrogate, _ = clipped_surrogate(log_prob, log_prob.detach(), step.adv, 1.0)
+        surrogate, _ = clipped_surrogate(log_prob, step.log_prob_old, step.adv, 1.0)
         code = TwoHotCode(step.value_bins, step.value_weight)
         fit = self.critic(step.feat).code_loss(code).sum(-1)
         return weighted_mean(fit - surrogate, step.weight)
+
+    def _examine(self, step: PPOStep, advs: Tensor, names: tuple[str, ...]) -> None:
+        """Gradients of the parts that the actor's loss is a weighted sum of.
+
+        The surrogate is the lesser of two products with the mixed advantage; where the mix chose
+        one, every stream has it.
+        """
+        dist = self.actor(step.feat)
+        ratio = (dist.log_prob(step.action) - step.log_prob_old).exp()
+        clip = self.config.clip_ratio
+        clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
+        chosen = torch.where(ratio * step.adv <= clipped * step.adv, ratio, clipped)
+        gains = {name: chosen * advs[:, i] for i, name in enumerate(self.streams.weights)}
+        gains["entropy"] = dist.entropy()
+        params = list(self.actor.parameters())
+        for name in names:
+            loss = -weighted_mean(gains[name], step.weight)
+            grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+            self.parts[name] = flat_gradient(params, grads)
 
     def _ppo_step(
         self, step: PPOStep, optimizer: LaProp, rates: Mapping[str, Rate], gate: Tensor

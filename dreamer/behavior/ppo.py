@@ -21,7 +21,7 @@ class Targets(NamedTuple):
 
     Attributes:
         ret, slow, value: (H, S, N) return, the slow critic's value and the old value, per stream.
-        adv: (H, N) advantage of the mix.
+        advs: (H, S, N) scaled advantage per stream. adv: (H, N) their mix.
         weight: (H, N) loss weight, the probability of having got that far.
     """
 
@@ -30,6 +30,7 @@ class Targets(NamedTuple):
     weight: Tensor
     slow: Tensor
     value: Tensor
+    advs: Tensor
 
 
 def trajectory_weight(cont: Tensor) -> Tensor:

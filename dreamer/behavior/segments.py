@@ -54,3 +54,23 @@ def split_states(x: Tensor, every: int) -> Tensor:
     first = split_steps(x[:-1], every)
     last = x[every::every].flatten(0, 1)
     return torch.cat([first, last[None]])
+
+
+def join_steps(x: Tensor, segments: int) -> Tensor:
+    """(K, *, M * N) -> (H, *, N): steps in the order in which they were made."""
+    parts = x.unflatten(-1, (segments, -1)).movedim(-2, 0)
+    return parts.flatten(0, 1)
+
+
+def join_states(x: Tensor, segments: int) -> Tensor:
+    """(K + 1, *, M * N) -> (H + 1, *, N): where two segments meet, the state as the later one sees
+    it.
+    """
+    last = x[-1].unflatten(-1, (segments, -1)).select(-2, -1)
+    return torch.cat([join_steps(x[:-1], segments), last[None]])
+
+
+def cut_steps(x: Tensor, segments: int) -> Tensor:
+    """Inverse of `join_steps`."""
+    parts = x.unflatten(0, (segments, -1)).movedim(0, -2)
+    return parts.flatten(-2, -1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamer.nn.normalize import PercentileScale, RunningCenter, RunningScale
-from dreamer.types import Metrics
+from dreamer.types import Metrics, Rate
 
 # Least return scale. Rewards of a task keep their own size unless they are large; intrinsic ones
 # are of size 1 by construction, and a tenth of that is still signal.
@@ -37,7 +37,7 @@ class RewardStreams(nn.Module):
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         super().__init__()
-        self.weights = dict(weights)
+        self.weights: dict[str, Rate] = dict(weights)
         self.scales = nn.ModuleDict(
             {
                 name: PercentileScale(floor=FLOORS[name], debias=name != "extrinsic")
@@ -72,16 +72,21 @@ class RewardStreams(nn.Module):
         return torch.stack(ready, 1)
 
     @torch.no_grad()
-    def advantage(self, ret: Tensor, value: Tensor) -> Tensor:
-        """(H, S, N) returns and values -> (H, N) weighted sum of the scaled advantages; in training
-        mode takes the returns into the scales before using them.
+    def advantages(self, ret: Tensor, value: Tensor) -> Tensor:
+        """(H, S, N) returns and values -> (H, S, N) scaled advantages; in training mode takes the
+        returns into the scales before using them.
         """
         parts = []
-        for i, (name, weight) in enumerate(self.weights.items()):
+        for i, name in enumerate(self.weights):
             if self.training:
                 self._scale(name).update(ret[:, i])
-            parts.append((ret[:, i] - value[:, i]) / self.scale(name) * weight)
-        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+            parts.append((ret[:, i] - value[:, i]) / self.scale(name))
+        return torch.stack(parts, 1)
+
+    def mix(self, advantages: Tensor) -> Tensor:
+        """(H, S, N) -> (H, N) weighted sum."""
+        weights = self.weights.values()
+        return torch.stack([advantages[:, i] * weight for i, weight in enumerate(weights)]).sum(0)
 
     def scale(self, name: str) -> Tensor:
         """() what advantages of a stream are divided by."""
