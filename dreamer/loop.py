@@ -198,8 +198,8 @@ class OnlineLoop:
         sample = self.buffer.sample(self.trainer.noise.numpy("replay", self.updates))
         result = self.trainer.update_step(self.trainer.make_batch(sample), self.updates, share)
         self.trainer.write_back(self.buffer, sample, result)
-        metrics, meta = result.metrics, self.trainer.meta
-        if meta is not None and meta.due(self.updates):
+        metrics, tuning = result.metrics, self.trainer.tuning
+        if tuning is not None and tuning.due(self.updates):
             fresh = self.buffer.sample(self.trainer.noise.numpy("meta-replay", self.updates))
             batch = self.trainer.make_batch(fresh)
             metrics |= self.trainer.meta_step(batch, self.updates, share)

@@ -14,15 +14,15 @@ from torch import Tensor
 from dreamer.behavior.actor_critic import PolicyConfig
 from dreamer.behavior.hierarchy import Lesson
 from dreamer.intrinsic.rewards import IntrinsicConfig, make_behavior
-from dreamer.meta_gradient import MetaConfig, MetaGradient
+from dreamer.meta_gradient import MetaConfig
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp
 from dreamer.replay.buffer import SequenceReplayBuffer
 from dreamer.replay.sampling import Sample
+from dreamer.self_tuning import SelfTuning
 from dreamer.types import (
     Batch,
     CheckpointError,
-    ConfigError,
     DivergedError,
     EnvSpec,
     Imagined,
@@ -92,7 +92,7 @@ class DreamerV3Trainer:
         model: The world model. behavior, intrinsic: Policies and what drives them beside the task;
             only there if `acts`.
         imagined_policy: Who acts in imagination; the policy, or a compiled form of it.
-        meta: Owns the learning rates that tune themselves, or None.
+        tuning: Owns the learning rates that tune themselves, or None.
 
     Source: arXiv 2301.04104 v2, Algorithm and "World model learning" to "Actor learning".
     """
@@ -123,14 +123,9 @@ class DreamerV3Trainer:
             groups |= self.behavior.groups() | self.intrinsic.groups()
             self.rates |= self.behavior.rates() | self.intrinsic.rates()
         self.optimizer = LaProp(groups)
-        self.meta: MetaGradient | None = None
+        self.tuning: SelfTuning | None = None
         if self.acts and meta is not None and meta.enabled:
-            self.rate_names = {"world": "world"} | self.behavior.rate_names()
-            start = {name: self.rates[group] for group, name in self.rate_names.items()}
-            self.meta = MetaGradient(start, meta, device)
-            self.optimizer.follow(self.rate_names, meta.trace)
-            if meta.weights:
-                self._follow_weights(self.meta)
+            self.tuning = SelfTuning(self.behavior, self.optimizer, self.rates, meta, device)
         # One flag on the device collects finiteness; the host reads it when it logs.
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
@@ -150,11 +145,11 @@ class DreamerV3Trainer:
 
     def update_step(self, batch: Batch, index: int, share: float) -> Result:
         """One update of everything, see `pretrain_step` for the arguments."""
-        self._apply_weights()
+        if self.tuning is not None:
+            self.tuning.apply_weights()
         out = self._observe(batch, "observe", index)
         rollout = self._imagine(out, index)
-        rewards = {"extrinsic": rollout.reward[1:]} | self.intrinsic.rewards(rollout)
-        extra, lessons, metrics = self._behavior_losses(rollout, rewards)
+        extra, lessons, metrics = self._behavior_losses(rollout, self._rewards(rollout))
         bootstrap = lessons[0].targets.ret[0, 0].unflatten(0, (-1, batch.reward.shape[0]))
         feat = out.feat[-len(bootstrap) :]
         discount = self.model.config.discount
@@ -171,54 +166,17 @@ class DreamerV3Trainer:
         metrics |= self._learn_behavior(rollout, lessons, extra, rates, index)
         metrics |= self._learn_others(out, batch, rollout, rates, index)
         self.behavior.update_slow()
-        if self.meta is not None:
-            metrics |= self.meta.metrics()
+        if self.tuning is not None:
+            metrics |= self.tuning.meta.metrics()
         return Result(metrics | lesson_metrics(lessons[0]), self._latents(out))
 
     def shared_rates(self, share: float) -> dict[str, Rate]:
         """Learning rate of every group, times the schedule's share."""
-        rates: dict[str, Rate] = {name: rate * share for name, rate in self.rates.items()}
-        if self.meta is not None:
-            meta = self.meta
-            rates |= {group: meta.rate(name) * share for group, name in self.rate_names.items()}
-        return rates
-
-    def _follow_weights(self, meta: MetaGradient) -> None:
-        """Let entropy and intrinsic weights of the acting policy tune themselves; PPO only, whose
-        last step can be examined by itself.
-        """
-        if self.reinforce:
-            raise ConfigError("meta.weights", True, "false, or policy.actor: ppo")
-        acting = self.behavior.acting
-        weights = {"entropy": acting.level.entropy_scale} | {
-            name: weight
-            for name, weight in acting.level.weights.items()
-            if name not in ("extrinsic", "goal")
-        }
-        meta.follow_weights({k: w for k, w in weights.items() if w > 0.0}, self.device)
-        self.optimizer.remember_gradients([acting.actor_group])
-
-    def _apply_weights(self) -> None:
-        acting = self.behavior.acting
-        for name in self.meta.weights if self.meta is not None else ():
-            weight = self.meta.weight(name)  # type: ignore[union-attr]
-            if name == "entropy":
-                acting.entropy_scale = weight
-            else:
-                acting.streams.weights[name] = weight
-
-    def _step_weights(self, meta: MetaGradient, rate: Rate) -> Metrics:
-        """Move the tuned weights; the held-out gradients are still in place."""
-        group, metrics = self.behavior.acting.actor_group, Metrics()
-        gradient = self.optimizer.gradient(group)
-        for name in meta.weights:
-            tangent = self.behavior.acting.parts[name]
-            response = self.optimizer.response(group, rate, tangent)
-            metrics |= meta.step_weight(name, gradient, response)
-        return metrics
+        own: dict[str, Tensor] = {} if self.tuning is None else self.tuning.rates()
+        return {name: rate * share for name, rate in (self.rates | own).items()}
 
     def meta_step(self, fresh: Batch, index: int, share: float) -> Metrics:
-        """Move the learning rates along the gradient of losses on a batch that nobody learned from.
+        """Move what tunes itself along the gradient of losses on a batch that nobody learned from.
 
         The world model is judged by its losses there, behaviour by imagination that starts there.
 
@@ -226,43 +184,18 @@ class DreamerV3Trainer:
             fresh: Sequences drawn for this. index: Number of the update that has just been made.
             share: Multiplier that its learning rates had.
         """
-        assert self.meta is not None
+        assert self.tuning is not None
         out = self._observe(fresh, "meta/observe", index)
         self.behavior.eval()
         rollout = self._imagine(out, index, "meta/")
-        rewards = {"extrinsic": rollout.reward[1:]} | self.intrinsic.rewards(rollout)
-        lessons, _ = self.behavior.evaluate(rollout, rewards)
+        lessons, _ = self.behavior.evaluate(rollout, self._rewards(rollout))
         self.behavior.train()
         self.optimizer.zero_grad()
         total_loss(out.losses, self.model.loss_scales()).backward()
-        for level, lived, targets in lessons:
-            level.held_out_loss(lived, targets).backward()
-        acting = self.shared_rates(share)[self.behavior.acting.actor_group]
-        metrics = self._step_weights(self.meta, acting)
-        for name in self.meta.tuned:
-            groups = [group for group, own in self.rate_names.items() if own == name]
-            gradients = [self.optimizer.gradient(group) for group in groups]
-            metrics |= self.meta.step(name, gradients, [self.optimizer.trace[g] for g in groups])
+        for lesson in lessons:
+            lesson.level.held_out_loss(lesson.rollout, lesson.targets).backward()
+        metrics = self.tuning.step(lessons, index, share)
         self._require_finite(metrics.values())
-        if self.meta.check_due(index):
-            metrics |= self._check_rates(lessons)
-        return metrics
-
-    def _check_rates(self, lessons: list[Lesson]) -> Metrics:
-        """Hypergradients of behaviour against finite differences; the world model's losses hold
-        stop-gradients, whose finite differences are something else.
-        """
-        metrics: Metrics = {}
-        assert self.meta is not None
-        for name in (each for each in self.meta.tuned if each != "world"):
-            groups = [group for group, own in self.rate_names.items() if own == name]
-            metrics |= self.meta.check(
-                name,
-                lambda: torch.stack([x.level.held_out_loss(*x[1:]) for x in lessons]).sum(),
-                [param for group in groups for param in self.optimizer.params[group]],
-                [self.optimizer.gradient(group) for group in groups],
-                [self.optimizer.trace[group] for group in groups],
-            )
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -275,7 +208,7 @@ class DreamerV3Trainer:
             return state
         parts = {"behavior": self.behavior, "intrinsic": self.intrinsic}
         state |= {name: dict(part.state_dict()) for name, part in parts.items()}
-        return state if self.meta is None else state | {"meta": self.meta.state_dict()}
+        return state if self.tuning is None else state | {"meta": self.tuning.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; the state of a pretrained world model leaves behaviour as
@@ -289,8 +222,8 @@ class DreamerV3Trainer:
             if "behavior" in state:
                 self.behavior.load_state_dict(state["behavior"])
                 self.intrinsic.load_state_dict(state["intrinsic"])
-                if self.meta is not None:
-                    self.meta.load_state_dict(state["meta"])
+                if self.tuning is not None:
+                    self.tuning.load_state_dict(state["meta"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, KeyError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
@@ -350,6 +283,10 @@ class DreamerV3Trainer:
             carry = self.imagined_policy.initial(len(deter))
             return imagine(self.model, self.imagined_policy, carry, deter, stoch, latent, action)
 
+    def _rewards(self, rollout: Imagined) -> dict[str, Tensor]:
+        """Stream -> (H, N) on arriving at states 1 .. H."""
+        return {"extrinsic": rollout.reward[1:]} | self.intrinsic.rewards(rollout)
+
     def _behavior_losses(
         self, rollout: Imagined, rewards: dict[str, Tensor]
     ) -> tuple[Losses, list[Lesson], Metrics]:
@@ -372,7 +309,7 @@ class DreamerV3Trainer:
                 "policy/critic_loss": losses["critic"].detach().mean(),
                 "policy/entropy": rollout.entropy.detach().mean(),
             }
-        examine = tuple(self.meta.weights) if self.meta is not None and self.meta.due(index) else ()
+        examine = () if self.tuning is None else self.tuning.examined(index)
         metrics = self.behavior.ppo_update(
             lessons, self.optimizer, rates, self.noise, index, examine
         )

@@ -22,6 +22,7 @@ FLOORS = {
         {"world_model"},
         {"behavior"},
         {"agent", "meta_gradient", "intrinsic"},
+        {"self_tuning"},
         {"trainer", "evaluation", "saved_agent"},
         {"compiling", "loop", "pretraining"},
         {"__init__"},

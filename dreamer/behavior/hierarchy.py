@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from dreamer.behavior.actor_critic import PolicyConfig
 from dreamer.behavior.goal_policy import GoalPolicy, ImaginedGoalPolicy, Pursuit
 from dreamer.behavior.goals import GoalAutoencoder, goal_reward
-from dreamer.behavior.learner import REPLAY_VALUE_SCALE, ActorCritic, Level, Rollout
+from dreamer.behavior.learner import REPLAY_VALUE_SCALE, ActorCritic
+from dreamer.behavior.level import Level, Rollout
 from dreamer.behavior.ppo import Targets, trajectory_weight
 from dreamer.behavior.segments import smdp_cont, smdp_reward, split_states, split_steps
 from dreamer.behavior.streams import active

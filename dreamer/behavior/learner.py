@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dreamer.behavior.actor_critic import Actor, Critic, PolicyConfig
+from dreamer.behavior.level import Level, Rollout
 from dreamer.behavior.ppo import (
     Targets,
     clipped_surrogate,
     ppo_metrics,
     weighted_mean,
 )
-from dreamer.behavior.segments import cut_steps, join_states
+from dreamer.behavior.segments import cut_steps, join_arrivals, join_states
 from dreamer.behavior.streams import RewardStreams
 from dreamer.nn.distributions import SymexpTwoHot, TwoHotCode
 from dreamer.nn.math import lambda_return, replay_return
@@ -28,49 +28,6 @@ from dreamer.world_model.model import init
 
 LAMBDA = 0.95
 REPLAY_VALUE_SCALE = 0.3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """What tells one level from another.
-
-    Attributes:
-        name: `manager`, `worker`, or empty for a flat policy. metrics: Group of its metrics.
-        entropy_scale, target_kl: See `PolicyConfig`.
-        weights: Active reward stream -> weight.
-    """
-
-    name: str
-    metrics: str
-    entropy_scale: float
-    target_kl: float
-    weights: Mapping[str, float]
-
-    @property
-    def prefix(self) -> str:
-        """Of its optimiser groups, initial weights and noise streams."""
-        return f"{self.name}/" if self.name else ""
-
-
-class Rollout(NamedTuple):
-    """What one level lived through, in its own steps: those of a manager are K steps long.
-
-    Attributes:
-        feat: (H + 1, N, F). action: (H, N, A).
-        log_prob, entropy: (H, N) of the acting policy.
-        reward: (H + 1, S, N) on arriving; entry 0 is not used. cont: (H + 1, N).
-        weight: (H, N) probability of having got that far.
-        segments: M, if the N rollouts are M parts of N / M longer ones, part by part.
-    """
-
-    feat: Tensor
-    action: Tensor
-    log_prob: Tensor
-    entropy: Tensor
-    reward: Tensor
-    cont: Tensor
-    weight: Tensor
-    segments: int = 1
 
 
 class PPOStep(NamedTuple):
@@ -178,8 +135,9 @@ class ActorCritic(nn.Module):
         ret = lambda_return(rollout.reward, value, cont, LAMBDA)
         if parts == 1:
             return ret
-        lived = (join_states(x, parts) for x in (rollout.reward, value, cont))
-        whole = cut_steps(lambda_return(*lived, LAMBDA), parts)
+        reward = join_arrivals(rollout.reward, parts)
+        value, cont = (join_states(x, parts) for x in (value, cont))
+        whole = cut_steps(lambda_return(reward, value, cont, LAMBDA), parts)
         names = self.streams.weights
         each = [(ret if name == "goal" else whole)[:, i] for i, name in enumerate(names)]
         return torch.stack(each, 1)

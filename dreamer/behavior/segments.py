@@ -70,6 +70,14 @@ def join_states(x: Tensor, segments: int) -> Tensor:
     return torch.cat([join_steps(x[:-1], segments), last[None]])
 
 
+def join_arrivals(x: Tensor, segments: int) -> Tensor:
+    """(K + 1, *, M * N) -> (H + 1, *, N): where two segments meet, what the earlier one received on
+    arriving there.
+    """
+    first = x[0].unflatten(-1, (segments, -1)).select(-2, 0)
+    return torch.cat([first[None], join_steps(x[1:], segments)])
+
+
 def cut_steps(x: Tensor, segments: int) -> Tensor:
     """Inverse of `join_steps`."""
     parts = x.unflatten(0, (segments, -1)).movedim(0, -2)

@@ -7,7 +7,8 @@ import torch
 from builders import CPU, generator, policy_config, random_batch, snapshot, vector_spec
 from torch.nn import functional
 
-from dreamer.behavior.learner import ActorCritic, Level, Rollout
+from dreamer.behavior.learner import ActorCritic
+from dreamer.behavior.level import Level, Rollout
 from dreamer.behavior.ppo import trajectory_weight
 from dreamer.nn.math import lambda_return
 from dreamer.nn.noise import Noise
@@ -53,7 +54,8 @@ def random_rollout(behavior, seed=0):
 
 
 def detached(rollout):
-    return Rollout(*(each.detach() for each in rollout))
+    carried = {name: getattr(rollout, name).detach() for name in ("log_prob", "entropy")}
+    return rollout._replace(**carried)
 
 
 def scramble(head):

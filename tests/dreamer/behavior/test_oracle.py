@@ -9,7 +9,8 @@ from oracle_world import OracleTraining, ring, rooms
 
 from dreamer.behavior.actor_critic import WorkerWeights
 from dreamer.behavior.goals import goal_reward
-from dreamer.behavior.learner import ActorCritic, Level, Rollout
+from dreamer.behavior.learner import ActorCritic
+from dreamer.behavior.level import Level, Rollout
 from dreamer.behavior.ppo import trajectory_weight
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp

@@ -8,7 +8,8 @@ import pytest
 import torch
 from builders import generator, policy_config
 
-from dreamer.behavior.learner import ActorCritic, Level, Rollout
+from dreamer.behavior.learner import ActorCritic
+from dreamer.behavior.level import Level, Rollout
 from dreamer.behavior.streams import FLOORS, RewardStreams, active
 from dreamer.nn.math import NUM_BINS, lambda_return
 from dreamer.types import ActionSpec
@@ -20,6 +21,10 @@ ALL = {"extrinsic": 1.0, "icm": 0.1, "empowerment": 0.05, "goal": 0.5}
 def random_rewards(names=ALL, seed=0):
     source = generator(seed)
     return {name: torch.rand(H, N, generator=source) for name in names}
+
+
+def mixed(streams, ret, value):
+    return streams.mix(streams.advantages(ret, value))
 
 
 def level_of(weights, **changes):
@@ -99,7 +104,7 @@ def test_floors():
     assert FLOORS == {"extrinsic": 1.0, "icm": 0.1, "empowerment": 0.1, "goal": 0.1}
     streams = RewardStreams(ALL)
     small = torch.full((H, 4, N), 1e-3) * torch.randn(H, 4, N, generator=generator())
-    streams.advantage(small, torch.zeros_like(small))
+    mixed(streams, small, torch.zeros_like(small))
     for name, floor in FLOORS.items():
         assert streams.scale(name).item() == pytest.approx(floor)
 
@@ -107,7 +112,7 @@ def test_floors():
 def test_intrinsic_scales_need_no_time_to_warm_up():
     streams = RewardStreams(ALL)
     ret = 50.0 * torch.rand(H, 4, N, generator=generator())
-    streams.advantage(ret, torch.zeros_like(ret))
+    mixed(streams, ret, torch.zeros_like(ret))
     for index, name in enumerate(ALL):
         spread = ret[:, index].quantile(0.95) - ret[:, index].quantile(0.05)
         # The paper's scale begins at 0 and takes in a hundredth.
@@ -119,7 +124,7 @@ def test_the_advantage_is_the_weighted_sum_over_the_scales():
     streams, source = RewardStreams(ALL), generator()
     ret = torch.randn(H, 4, N, generator=source) * torch.tensor([300.0, 3.0, 0.01, 1.0])[:, None]
     value = torch.randn(H, 4, N, generator=source)
-    adv = streams.advantage(ret, value)
+    adv = mixed(streams, ret, value)
     want = sum(
         weight * (ret[:, i] - value[:, i]) / streams.scale(name)
         for i, (name, weight) in enumerate(ALL.items())
@@ -129,9 +134,9 @@ def test_the_advantage_is_the_weighted_sum_over_the_scales():
 
 def test_weights_scale_the_advantage_of_their_own_stream():
     ret, value = torch.randn(2, H, 2, N, generator=generator()).unbind(0)
-    halves = RewardStreams({"extrinsic": 1.0, "goal": 0.5}).advantage(ret, value)
-    whole = RewardStreams({"extrinsic": 1.0, "goal": 1.0}).advantage(ret, value)
-    only = RewardStreams({"extrinsic": 1.0}).advantage(ret[:, :1], value[:, :1])
+    halves = mixed(RewardStreams({"extrinsic": 1.0, "goal": 0.5}), ret, value)
+    whole = mixed(RewardStreams({"extrinsic": 1.0, "goal": 1.0}), ret, value)
+    only = mixed(RewardStreams({"extrinsic": 1.0}), ret[:, :1], value[:, :1])
     torch.testing.assert_close(halves - only, 0.5 * (whole - only))
 
 
@@ -140,11 +145,11 @@ def test_looking_without_learning():
     streams, rewards = RewardStreams(ALL), random_rewards()
     ret = torch.randn(H, 4, N, generator=generator())
     for _ in range(3):
-        streams.advantage(streams.prepare(rewards) + ret, ret)
+        mixed(streams, streams.prepare(rewards) + ret, ret)
     before = {name: value.clone() for name, value in streams.state_dict().items()}
     streams.eval()
     one = streams.prepare(random_rewards(seed=7))
-    streams.advantage(9 * ret, ret)
+    mixed(streams, 9 * ret, ret)
     assert all(torch.equal(before[name], value) for name, value in streams.state_dict().items())
     streams.train()
     assert not torch.equal(streams.prepare(random_rewards(seed=7)), one)
@@ -153,7 +158,7 @@ def test_looking_without_learning():
 def test_metrics_are_raw_normalised_and_weighted_means():
     streams, rewards = RewardStreams(ALL), random_rewards()
     ready = streams.prepare(rewards)
-    streams.advantage(30 * ready, torch.zeros_like(ready))
+    mixed(streams, 30 * ready, torch.zeros_like(ready))
     metrics = streams.metrics(rewards, ready, "pay")
     assert len(metrics) == 12
     for index, (name, weight) in enumerate(ALL.items()):
@@ -166,11 +171,11 @@ def test_metrics_are_raw_normalised_and_weighted_means():
 def test_statistics_are_saved():
     streams, rewards = RewardStreams(ALL), random_rewards()
     ret = torch.randn(H, 4, N, generator=generator())
-    streams.advantage(streams.prepare(rewards), ret)
+    mixed(streams, streams.prepare(rewards), ret)
     other = RewardStreams(ALL)
     other.load_state_dict(streams.state_dict())
     assert torch.equal(other.prepare(rewards), streams.prepare(rewards))
-    assert torch.equal(other.advantage(ret, 2 * ret), streams.advantage(ret, 2 * ret))
+    assert torch.equal(mixed(other, ret, 2 * ret), mixed(streams, ret, 2 * ret))
 
 
 def test_every_stream_has_returns_and_values_of_its_own():
