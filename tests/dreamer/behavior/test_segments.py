@@ -9,7 +9,16 @@ import torch
 from builders import generator
 
 from dreamer.behavior.hierarchy import arrive
-from dreamer.behavior.segments import smdp_cont, smdp_reward, split_states, split_steps
+from dreamer.behavior.segments import (
+    cut_steps,
+    join_arrivals,
+    join_states,
+    join_steps,
+    smdp_cont,
+    smdp_reward,
+    split_states,
+    split_steps,
+)
 from dreamer.nn.math import lambda_return
 
 GAMMA, K = 0.99, 4
@@ -103,3 +112,26 @@ def test_splitting_by_brute_force(more):
                 assert torch.equal(steps[k, i * rows + row], x[i * every + k, row])
             for k in range(every + 1):
                 assert torch.equal(states[k, i * rows + row], x[i * every + k, row])
+
+
+@pytest.mark.parametrize("more", [(), (2,)])
+def test_joining_puts_steps_in_the_order_in_which_they_were_made(more):
+    """Rows come last where streams lie between time and rows."""
+    segments, every, rows = 3, 4, 2
+    whole = torch.arange((segments * every + 1) * math.prod(more) * rows).view(-1, *more, rows)
+    rows_first = whole.movedim(-1, 1)
+    steps = split_steps(rows_first[:-1], every).movedim(1, -1)
+    states = split_states(rows_first, every).movedim(1, -1)
+    assert torch.equal(join_steps(steps, segments), whole[:-1])
+    assert torch.equal(join_states(states, segments), whole)
+    assert torch.equal(cut_steps(whole[:-1], segments), steps)
+
+
+def test_where_two_segments_meet_the_later_one_is_asked():
+    value = torch.tensor([[1.0, 3.0], [2.0, 4.0], [-1.0, 5.0]])  # two segments of two steps
+    assert join_states(value, 2).flatten().tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_where_two_segments_meet_the_earlier_one_was_paid():
+    reward = torch.tensor([[0.0, 0.0], [1.0, 3.0], [2.0, 4.0]])  # entry 0 is not used
+    assert join_arrivals(reward, 2).flatten().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
