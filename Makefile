@@ -83,8 +83,8 @@ ui: setup  ## MLflow in the browser at http://127.0.0.1:5000
 bench: setup  ## measure the speed of one update, and of replay
 	$(BIN)/python -m benchmarks.learner --workload W1 && $(BIN)/python -m benchmarks.learner --workload W2 && $(BIN)/python -m benchmarks.replay
 
-evidence: setup  ## runs that show what is learned; finished ones are skipped (ONLY=preset)
-	$(BIN)/python -m benchmarks.evidence $(if $(ONLY),--only $(ONLY))
+evidence: setup  ## runs that show what is learned; finished ones are skipped (ONLY=question, question/arm or preset; LIST=1 says what is there)
+	$(BIN)/python -m benchmarks.evidence $(if $(ONLY),--only $(ONLY)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(LIST),--list)
 
 lock: setup  ## resolve pyproject.toml afresh into requirements.lock (TORCH_VERSION=... moves PyTorch)
 	$(BIN)/python .ci/lock.py $(TORCH_VERSION)

@@ -1,8 +1,9 @@
 """Gather evidence of what is learned: `python -m benchmarks.evidence`.
 
-Every run of the matrix in `benchmarks.claims` that has no row in `docs/results/` yet is made,
-several at a time, each in a process with one thread. A campaign can be stopped or killed at any
-time; the same command continues it. Rows are committed by hand; to repeat a run, delete its row.
+Every run of the matrix in `benchmarks.claims` and of the questions in `benchmarks.questions` that
+has no row in `docs/results/` yet is made, several at a time, each in a process with one thread. A
+campaign can be stopped or killed at any time; the same command continues it. Rows are committed by
+hand; to repeat a run, delete its row.
 """
 
 from __future__ import annotations
@@ -17,23 +18,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks.claims import MATRIX, Claim
+from benchmarks.claims import MATRIX
 from benchmarks.evidence_rows import (
     RESULTS,
     Job,
     code_checksum,
     differences,
+    newer,
     parameters_of,
     raw_of,
     read_row,
 )
 from benchmarks.evidence_run import CodeChangedError, work
+from benchmarks.questions import QUESTIONS
 from benchmarks.results_page import write_page
+from benchmarks.selection import select
 from dreamer.types import DreamerError
 from pipeline.closure import ROOT
 from pipeline.progress import configure_logging, duration
@@ -56,13 +59,6 @@ FROM_THE_CALLER = ("DVC_ROOT", "DVC_STAGE")  # a run belongs to no DVC stage
 Launch = Callable[[Job], "subprocess.Popen[bytes]"]
 
 log = logging.getLogger("benchmarks")
-
-
-def jobs_of(claims: Sequence[Claim]) -> list[Job]:
-    """Random policies first, because they take seconds; then seed after seed of all presets."""
-    runs = [(seed, claim.preset) for claim in claims for seed in claim.seeds]
-    jobs = [Job(claim.preset, None) for claim in claims]
-    return jobs + [Job(preset, seed) for seed, preset in sorted(runs, key=itemgetter(0))]
 
 
 def launch(job: Job, workers: int, folder: Path = WORK) -> subprocess.Popen[bytes]:
@@ -150,25 +146,25 @@ def raise_interrupted(signum: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(signum)
 
 
-def gather(claims: Sequence[Claim], workers: int) -> int:
+def gather(jobs: Sequence[Job], workers: int) -> int:
     """Do what is missing and rewrite the page after each run; return the exit status."""
-    missing = [job for job in jobs_of(claims) if read_row(job, RESULTS) is None]
+    missing = [job for job in jobs if read_row(job, RESULTS) is None]
     for job in missing:
         raw_of(job)  # mistakes in the parameters show before the first run
-    log.info("%d of %d rows to make, logs in %s", len(missing), len(jobs_of(claims)), shown(WORK))
+    log.info("%d of %d rows to make, logs in %s", len(missing), len(jobs), shown(WORK))
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, raise_interrupted)
 
     def finished(job: Job) -> None:
         log.info("%s", describe(job, code_checksum()))
-        write_page(MATRIX, RESULTS, PAGE)
+        write_page(MATRIX, QUESTIONS, RESULTS, PAGE)
 
     try:
         failed = campaign(missing, workers, lambda job: launch(job, workers), finished)
     except Interrupted:
         log.info("Stopped; the same command goes on from here")
         raise
-    write_page(MATRIX, RESULTS, PAGE)
+    write_page(MATRIX, QUESTIONS, RESULTS, PAGE)
     for job in failed:
         log.error("%s: see the end of %s", job.name, shown(log_of(job)))
     return 1 if failed else 0
@@ -179,8 +175,11 @@ def describe(job: Job, code: str) -> str:
     row = read_row(job, RESULTS)
     if row is None:
         return f"{job.name}: {'begun' if (WORK / job.name).exists() else 'missing'}"
-    changes = differences(row["parameters"], parameters_of(job, raw_of(job)))
-    words = [f"stale ({'; '.join(changes)})" if changes else "fresh"]
+    now = parameters_of(job, raw_of(job))
+    changes, later = differences(row["parameters"], now), newer(row["parameters"], now)
+    words = [f"stale ({'; '.join(changes)})" if changes else "earlier" if later else "fresh"]
+    if later:
+        words.append(f"{len(later)} parameters are newer")
     if row["circumstances"]["code"] != code:
         words.append("code changed since")
     if job.seed is None:
@@ -191,10 +190,12 @@ def describe(job: Job, code: str) -> str:
     return f"{job.name}: {', '.join(words)}"
 
 
-def listing(claims: Sequence[Claim]) -> Iterator[str]:
-    """One line per run of the matrix."""
+def listing(jobs: Sequence[Job]) -> Iterator[str]:
+    """One line per run, and how many are done."""
     code = code_checksum()
-    yield from (describe(job, code) for job in jobs_of(claims))
+    yield from (describe(job, code) for job in jobs)
+    done = sum(read_row(job, RESULTS) is not None for job in jobs)
+    yield f"{done} of {len(jobs)} rows are there"
 
 
 def shown(path: Path) -> str:
@@ -226,13 +227,16 @@ def follow_parent(pipe: int) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    presets = [claim.preset for claim in MATRIX]
-    parser.add_argument("--only", choices=presets, help="runs of one preset")
+    parser.add_argument(
+        "--only",
+        metavar="WHAT",
+        help="a question, question/arm, a preset of the matrix, or preset-variant",
+    )
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="say which rows there are, and stop")
     what.add_argument("--page", action="store_true", help="write docs/results.md, and stop")
-    names = {job.name: job for job in jobs_of(MATRIX)}
+    names = {job.name: job for job in select(None)}
     what.add_argument("--work", choices=names, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.workers < 1:
@@ -246,16 +250,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     configure_logging("info")
     log.setLevel(logging.INFO)
-    claims = [claim for claim in MATRIX if args.only in (None, claim.preset)]
     try:
+        jobs = select(args.only)
         if args.work:
             work_as_child(args.work, args.workers)
         elif args.list:
-            print("\n".join(listing(claims)))
+            print("\n".join(listing(jobs)))
         elif args.page:
-            write_page(MATRIX, RESULTS, PAGE)
+            write_page(MATRIX, QUESTIONS, RESULTS, PAGE)
         else:
-            return gather(claims, args.workers)
+            return gather(jobs, args.workers)
     except DreamerError as error:
         log.error("evidence: %s", error)
         return 2

@@ -25,6 +25,18 @@ ROW_KEYS = {
     "env_steps", "updates", "seconds", "restarts", "unmeasured", "circumstances", "fingerprint",
 }  # fmt: skip
 RANDOM_KEYS = {"preset", "seed", "parameters", "random", "idle", "circumstances"}
+COMMAND = ".venv/bin/python -m benchmarks.evidence"
+
+
+class Times(NamedTuple):
+    """Instead of a value: that of the preset, multiplied."""
+
+    factor: float
+
+    def of(self, value: float) -> float:
+        """Of a whole number a whole one; else twelve digits, so that 3e-4 * 10 is 3e-3."""
+        scaled = value * self.factor
+        return round(scaled) if isinstance(value, int) else float(f"{scaled:.12g}")
 
 
 class Job(NamedTuple):
@@ -32,29 +44,57 @@ class Job(NamedTuple):
 
     Attributes:
         preset: Name in `presets/`. seed: Of the run; None plays a random policy, for comparison.
+        variant: Name of what is changed of the preset; empty for the preset as it is.
+        changes: Dotted key and value of everything that the variant changes, in order.
     """
 
     preset: str
     seed: int | None
+    variant: str = ""
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """What runs that differ in their seed alone are called."""
+        return f"{self.preset}-{self.variant}" if self.variant else self.preset
 
     @property
     def name(self) -> str:
         """Name of the row and of the working folder."""
-        return f"{self.preset}-{'random' if self.seed is None else f'seed{self.seed}'}"
+        return f"{self.stem}-{'random' if self.seed is None else f'seed{self.seed}'}"
+
+
+def preset_raw(job: Job, root: Path = ROOT) -> Raw:
+    """The parameters of a run without its variant: params.yaml, the preset, the seed."""
+    raw = load_raw(root / "params.yaml")
+    return override(raw, preset_overrides(job.preset, raw) | {"seed": job.seed or 0})
 
 
 def raw_of(job: Job, root: Path = ROOT) -> Raw:
-    """Return the parameters of a run: params.yaml, the preset, the seed.
+    """Return the parameters of a run: params.yaml, the preset, the seed, the variant.
 
     Raises:
-        ConfigError: If they would use more than one thread.
+        ConfigError: If a change is of no known key, or they would use more than one thread.
     """
-    raw = load_raw(root / "params.yaml")
-    raw = override(raw, preset_overrides(job.preset, raw) | {"seed": job.seed or 0})
+    raw = preset_raw(job, root)
+    raw = override(raw, overrides_of(job, raw))
     threads = from_raw(raw).runtime.threads
     if threads != 1:
         raise ConfigError("runtime.threads", threads, "1: runs side by side share the processor")
     return raw
+
+
+def overrides_of(job: Job, raw: Raw) -> dict[str, Any]:
+    """Dotted key -> value of what the variant changes in the parameters of its preset."""
+    values: dict[str, Any] = {}
+    known = dict(leaves(raw))
+    for key, value in job.changes:
+        if isinstance(value, Times):
+            if key not in known:
+                raise ConfigError(key, "an unknown key", "a key of params.yaml that is a number")
+            value = value.of(values.get(key, known[key]))
+        values[key] = value
+    return values
 
 
 def parameters_of(job: Job, raw: Raw) -> dict[str, Any]:
@@ -64,12 +104,12 @@ def parameters_of(job: Job, raw: Raw) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say which parameters have other values now; 1, 1.0 and true are three."""
+    """Say which parameters have other values now, or are gone; 1, 1.0 and true are three."""
 
     def told(values: Mapping[str, Any], key: str) -> str:
         return json.dumps(values[key]) if key in values else "not there"
 
-    keys = [*now, *(key for key in then if key not in now)]
+    keys = [*(key for key in now if key in then), *(key for key in then if key not in now)]
     return [
         f"{key}: then {told(then, key)}, now {told(now, key)}"
         for key in keys
@@ -77,8 +117,13 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def newer(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Today's parameters that did not exist when a row was made: it is no less true for them."""
+    return [key for key in now if key not in then]
+
+
 def changed_by(raw: Raw, root: Path = ROOT) -> dict[str, Any]:
-    """Return what preset and seed change of params.yaml: dotted key -> value."""
+    """Return what preset, variant and seed change of params.yaml: dotted key -> value."""
     base = dict(leaves(load_raw(root / "params.yaml")))
     return {key: value for key, value in leaves(raw) if repr(base[key]) != repr(value)}
 
@@ -104,7 +149,8 @@ def read_row(job: Job, results: Path) -> Row | None:
         raise DataError(f"{path}: found no JSON ({error}); delete it or restore it") from error
     needed = RANDOM_KEYS if job.seed is None else ROW_KEYS
     missing = sorted(needed - row.keys()) if isinstance(row, dict) else sorted(needed)
-    if missing or (row["preset"], row["seed"]) != job:
+    # Rows of presets as they are were written before there were variants.
+    if missing or (row["preset"], row["seed"], row.get("variant", "")) != job[:3]:
         found = f"no {', '.join(missing)}" if missing else f"{row['preset']} seed {row['seed']}"
         raise DataError(f"{path}: found {found}; allowed: a row of {job.name}")
     return dict(row)

@@ -21,13 +21,17 @@ import numpy as np
 import torch
 
 from benchmarks.evidence_rows import (
+    COMMAND,
     Job,
     Row,
     changed_by,
     code_checksum,
+    overrides_of,
     parameters_of,
+    preset_raw,
     raw_of,
 )
+from benchmarks.final_rates import final_rates
 from dreamer.agent import random_action
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import EpisodeStats, VectorEnv
@@ -139,22 +143,37 @@ def trained_row(job: Job, raw: Raw, here: Circumstances, workspace: Workspace) -
         run_timed(name, raw, here, workspace)
     clock = read_clock(workspace)
     trained, points = clock["train"], validations(workspace)
-    return figures(workspace) | {
+    metrics = workspace.reports("train") / "metrics.csv"
+    return (
+        figures(workspace)
+        | identity(job)
+        | {
+            "changed": changed_by(raw),
+            "rates": final_rates(metrics, raw, preset_raw(job)),
+            "parameters": parameters_of(job, raw),
+            "validation": [[int(p["env_step"]), p["validation/return"]] for p in points],
+            "last_validations": float(
+                np.mean([p["validation/return"] for p in points[-LAST_VALIDATIONS:]])
+            ),
+            "env_steps": int(points[-1]["env_step"]),
+            "updates": int(points[-1]["update"]),
+            "seconds": {name: round(entry["seconds"], 1) for name, entry in clock.items()},
+            "restarts": sum(entry["starts"] - 1 for entry in clock.values()),
+            "unmeasured": sum(entry["starts"] - entry["ends"] for entry in clock.values()),
+            "circumstances": trained["circumstances"],
+            "fingerprint": trained["fingerprint"],
+        }
+    )
+
+
+def identity(job: Job) -> Row:
+    """What a row says of what was run, and how to run it again."""
+    return {
         "preset": job.preset,
         "seed": job.seed,
-        "changed": changed_by(raw),
-        "parameters": parameters_of(job, raw),
-        "validation": [[int(p["env_step"]), p["validation/return"]] for p in points],
-        "last_validations": float(
-            np.mean([p["validation/return"] for p in points[-LAST_VALIDATIONS:]])
-        ),
-        "env_steps": int(points[-1]["env_step"]),
-        "updates": int(points[-1]["update"]),
-        "seconds": {name: round(entry["seconds"], 1) for name, entry in clock.items()},
-        "restarts": sum(entry["starts"] - 1 for entry in clock.values()),
-        "unmeasured": sum(entry["starts"] - entry["ends"] for entry in clock.values()),
-        "circumstances": trained["circumstances"],
-        "fingerprint": trained["fingerprint"],
+        "variant": job.variant,
+        "overrides": overrides_of(job, preset_raw(job)),
+        "command": f"{COMMAND} --only {job.stem}",
     }
 
 
@@ -235,9 +254,7 @@ def random_row(job: Job, raw: Raw, here: Circumstances) -> Row:
         summary = summarise([e.ret for e in episodes], [e.length for e in episodes], 0)
         return {key.removeprefix("episode/"): value for key, value in summary.items()}
 
-    return {
-        "preset": job.preset,
-        "seed": None,
+    return identity(job) | {
         "parameters": parameters_of(job, raw),
         "random": returns(1.0),
         "idle": returns(0.0) if observe_spec(env).action.kind == "continuous" else None,

@@ -7,7 +7,7 @@ bytes for the same rows, parameters and presets.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,20 +18,32 @@ from benchmarks.claims import (
     conditions,
     endings,
     last_returns,
-    spread,
     verdict,
 )
-from benchmarks.evidence_rows import Job, Row, differences, parameters_of, raw_of, read_row
+from benchmarks.evidence_rows import COMMAND, Job, Row, read_row
+from benchmarks.markdown import distinct, number, plus_minus, table
+from benchmarks.question import Question
+from benchmarks.question_page import (
+    HOW,
+    Answer,
+    answer,
+    picture_name,
+    question_lines,
+    question_section,
+)
+from benchmarks.question_page import OVERVIEW as QUESTIONS_HEAD
+from benchmarks.question_picture import draw_question
+from benchmarks.row_notes import commit_of, notes
 from pipeline.report.curves import compare_seeds
 from pipeline.report.tables import write_bytes
 
-COMMAND = ".venv/bin/python -m benchmarks.evidence"
 HEAD = f"""\
 # Results
 
-What agents of this project learn, task by task. `make evidence` makes the runs that are missing,
-and this page is written from their rows in `docs/results/` by
-`{COMMAND} --page`. All figures are computed from these rows.
+What agents of this project learn, task by task, and what each of their parts is good for.
+`make evidence` makes the runs that are missing, and this page is written from their rows in
+`docs/results/` by `{COMMAND} --page`. All figures are computed from these
+rows.
 """
 MEASURED = """\
 ## How it was measured
@@ -58,13 +70,11 @@ class Findings(NamedTuple):
     Attributes:
         claim: What they have to show. rows: Of the finished runs, by seed.
         random: The row of the random policy, or None.
-        stale: Name of a row -> how its parameters differ from today's.
     """
 
     claim: Claim
     rows: list[Row]
     random: Row | None
-    stale: dict[str, list[str]]
 
     @property
     def baseline(self) -> float | None:
@@ -84,33 +94,31 @@ class Findings(NamedTuple):
         return max(known, default=None)
 
 
-def write_page(claims: Sequence[Claim], results: Path, page: Path) -> None:
-    """Write the page and a picture per preset that has rows.
+def write_page(
+    claims: Sequence[Claim], questions: Sequence[Question], results: Path, page: Path
+) -> None:
+    """Write the page and a picture per preset and question that has rows.
 
     Args:
+        claims: Of presets as they are. questions: About variants.
         results: Folder of rows, where pictures go. page: The Markdown file, in the folder above.
     """
     found = [find(claim, results) for claim in claims]
     for findings in found:
         if findings.rows:
             draw(findings, results / f"{findings.claim.preset}.png")
-    write_bytes(page, render(found).encode("ascii"))
+    answers = [answer(question, results) for question in questions]
+    for each in answers:
+        if each.rows:
+            draw_question(each, results / picture_name(each.question))
+    write_bytes(page, render(found, answers).encode("ascii"))
 
 
 def find(claim: Claim, results: Path) -> Findings:
-    """Read the rows of a claim and compare their parameters with today's."""
+    """Read the rows of a claim."""
     jobs = [Job(claim.preset, None), *(Job(claim.preset, seed) for seed in claim.seeds)]
     rows = {job: row for job in jobs if (row := read_row(job, results)) is not None}
-    changes = {
-        job.name: differences(row["parameters"], parameters_of(job, raw_of(job)))
-        for job, row in rows.items()
-    }
-    return Findings(
-        claim=claim,
-        rows=[rows[job] for job in jobs[1:] if job in rows],
-        random=rows.get(jobs[0]),
-        stale={name: changed for name, changed in changes.items() if changed},
-    )
+    return Findings(claim, [rows[job] for job in jobs[1:] if job in rows], rows.get(jobs[0]))
 
 
 def draw(findings: Findings, path: Path) -> None:
@@ -119,18 +127,25 @@ def draw(findings: Findings, path: Path) -> None:
     compare_seeds(path, curves, f"{findings.claim.preset}: validation", findings.baseline)
 
 
-def render(found: Sequence[Findings]) -> str:
+def render(found: Sequence[Findings], answers: Sequence[Answer] = ()) -> str:
     """Return the text of the page."""
     parts = [HEAD, table(OVERVIEW, [overview(findings) for findings in found])]
-    parts += [MEASURED + "\n".join(circumstances(found)) + "\n", table(SETTINGS, settings(found))]
+    if answers:
+        parts.append(table(QUESTIONS_HEAD, question_lines(answers)))
+    rows = [row for findings in found for row in findings.rows]
+    rows += [row for each in answers for row in each.rows.values()]
+    parts += [MEASURED + "\n".join(circumstances(rows)) + "\n", table(SETTINGS, settings(found))]
     parts += ["\n".join(section(findings)) for findings in found]
-    return "\n".join(parts)
+    parts += [HOW] if answers else []
+    return "\n".join([*parts, *("\n".join(question_section(each)) for each in answers)])
 
 
 OVERVIEW = ("task", "runs", "best agents", "last agents", "random", "idle", "claim")
 SETTINGS = ("task", "environment steps", "validation", "evaluation")
-RUNS = ("seed", "best: mean", "CI", "min", "last: mean", "last three validations")
-RUNS += ("minutes", "updates", "commit")
+RUNS = (
+    "seed", "best: mean", "CI", "min", "last: mean", "last three validations",
+    "minutes", "updates", "commit",
+)  # fmt: skip
 
 
 def overview(findings: Findings) -> list[str]:
@@ -147,9 +162,9 @@ def overview(findings: Findings) -> list[str]:
     ]
 
 
-def circumstances(found: Sequence[Findings]) -> Iterator[str]:
+def circumstances(made: Sequence[Row]) -> Iterator[str]:
     """Say where the runs were made, as far as rows tell."""
-    rows = [row["circumstances"] for findings in found for row in findings.rows]
+    rows = [row["circumstances"] for row in made]
     if not rows:
         yield "- No run is finished yet."
         return
@@ -215,9 +230,9 @@ def say_condition(condition: Condition) -> str:
 
 
 def warnings(findings: Findings) -> Iterator[str]:
-    """Name rows that today's parameters would not make, and those of uncommitted code."""
-    for name, changes in findings.stale.items():
-        yield f"Stale: {name} was made with other parameters ({'; '.join(changes)}).\n"
+    """Name rows of other parameters, older ones, and those of uncommitted code."""
+    rows = [*findings.rows, *([findings.random] if findings.random else [])]
+    yield from notes({Job(row["preset"], row["seed"]): row for row in rows})
     dirty = [str(row["seed"]) for row in findings.rows if row["circumstances"]["dirty"]]
     if dirty:
         yield f"Made with changes that were not committed: seed {', '.join(dirty)}.\n"
@@ -235,7 +250,7 @@ def changed_parameters(rows: Sequence[Row]) -> Iterator[str]:
 
 def run_line(row: Row) -> list[str]:
     """One line of the table of runs."""
-    best, here = row["best"], row["circumstances"]
+    best = row["best"]
     return [
         str(row["seed"]),
         number(best["return"]),
@@ -245,7 +260,7 @@ def run_line(row: Row) -> list[str]:
         number(row["last_validations"]),
         minutes(row),
         f"{row['updates']:,}",
-        f"{here['commit'][:10] or 'unknown'}{'*' if here['dirty'] else ''}",
+        commit_of(row),
     ]
 
 
@@ -268,33 +283,3 @@ def all_line(rows: Sequence[Row]) -> list[str]:
         f"{sum(row['updates'] for row in rows):,}",
         "",
     ]
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    cells = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
-
-
-def plus_minus(values: Sequence[float]) -> str:
-    """Mean and spread over seeds, as far as there are any."""
-    if not values:
-        return "-"
-    found = spread(values)
-    behind = f" +- {found.std:,.{digits(found.mean)}f}" if len(values) > 1 else ""
-    return number(found.mean) + behind
-
-
-def number(value: float | None) -> str:
-    """Four digits or so: -1,238.4, 45.67, 0.953."""
-    return "-" if value is None else f"{value:,.{digits(value)}f}"
-
-
-def digits(value: float) -> int:
-    """How many digits behind the point a number of this size is worth."""
-    return 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
-
-
-def distinct(values: Iterable[object]) -> str:
-    """Return what occurs, each once, in order of appearance."""
-    return ", ".join(dict.fromkeys(str(value) for value in values))

@@ -17,8 +17,8 @@ import pytest
 
 from benchmarks import evidence, evidence_rows, evidence_run
 from benchmarks.claims import MATRIX, Claim, conditions, spread, verdict
-from benchmarks.evidence import PAGE, RESULTS, campaign, jobs_of, main
-from benchmarks.evidence_rows import Job, differences, parameters_of, raw_of, read_row
+from benchmarks.evidence import PAGE, RESULTS, campaign, main
+from benchmarks.evidence_rows import Job, differences, newer, parameters_of, raw_of, read_row
 from benchmarks.evidence_run import (
     Circumstances,
     CodeChangedError,
@@ -27,7 +27,10 @@ from benchmarks.evidence_run import (
     run_timed,
     work,
 )
-from benchmarks.results_page import number, write_page
+from benchmarks.markdown import number
+from benchmarks.questions import QUESTIONS
+from benchmarks.results_page import write_page
+from benchmarks.selection import jobs_of
 from dreamer.envs.vector import VectorEnv
 from dreamer.types import ConfigError, DataError
 from pipeline.commands.train import RECORDS
@@ -108,7 +111,7 @@ def put(folder: Path, *rows: dict) -> None:
 
 def page_of(tmp_path: Path, *rows: dict) -> str:
     put(tmp_path / "results", *rows)
-    write_page((CLAIM,), tmp_path / "results", tmp_path / "results.md")
+    write_page((CLAIM,), (), tmp_path / "results", tmp_path / "results.md")
     return (tmp_path / "results.md").read_text()
 
 
@@ -186,9 +189,9 @@ def test_differences_name_changed_added_and_removed_parameters():
     assert differences(then, dict(then)) == []
     assert differences(then, {"a": 2, "b": True, "new": 0.5}) == [
         "a: then 1, now 2",
-        "new: then not there, now 0.5",
         'gone: then "x", now not there',
     ]
+    assert newer(then, {"a": 2, "b": True, "new": 0.5}) == ["new"]
     assert differences({"b": True}, {"b": 1}) == ["b: then true, now 1"]
     assert differences({"c": 1}, {"c": 1.0}) == ["c: then 1, now 1.0"]
 
@@ -325,7 +328,7 @@ def test_numbers_are_short(value, text):
 def test_the_page_in_the_repository_is_the_one_of_its_rows(tmp_path):
     for file in RESULTS.glob("*.json"):
         put(tmp_path / "results", json.loads(file.read_text()))
-    write_page(MATRIX, tmp_path / "results", tmp_path / "results.md")
+    write_page(MATRIX, QUESTIONS, tmp_path / "results", tmp_path / "results.md")
     now = (tmp_path / "results.md").read_text()
     assert PAGE.read_text() == now, "run `python -m benchmarks.evidence --page`"
 

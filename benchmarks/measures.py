@@ -1,0 +1,168 @@
+"""What questions expect of their runs, as numbers that rows decide.
+
+A measure takes the rows of a question and returns one number, or None while a row that it needs is
+missing. Runs are named by their stem: preset and variant, without the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from benchmarks.claims import best_returns, spread
+from benchmarks.final_rates import distance
+
+Row = Mapping[str, Any]
+
+
+class Results(NamedTuple):
+    """Rows of a question.
+
+    Attributes:
+        rows: Stem -> rows of the finished runs. random: Stem of a task -> mean random return.
+    """
+
+    rows: Mapping[str, Sequence[Row]]
+    random: Mapping[str, float]
+
+    def best(self, stem: str) -> list[float]:
+        """Mean return of the best agent of every finished run."""
+        return best_returns(self.rows.get(stem, ()))
+
+
+Measure = Callable[[Results], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """One threshold.
+
+    Attributes:
+        text: In words. measure: What is compared. at_least, at_most: With what; one of the two.
+    """
+
+    text: str
+    measure: Measure
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an expectation without a threshold."""
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"{self.text}: needs one of at_least and at_most")
+
+    def met_by(self, found: float | None) -> bool:
+        """Whether what was found is good enough; nothing is not."""
+        if found is None:
+            return False
+        low, high = self.at_least, self.at_most
+        return (low is None or found >= low) and (high is None or found <= high)
+
+    @property
+    def needed(self) -> str:
+        """The threshold in words."""
+        if self.at_least is not None:
+            return f"at least {self.at_least:g}"
+        return f"at most {self.at_most:g}"
+
+
+def mean(stem: str) -> Measure:
+    """Mean over the seeds of what the best agents return."""
+
+    def measure(results: Results) -> float | None:
+        best = results.best(stem)
+        return spread(best).mean if best else None
+
+    return measure
+
+
+def highest(stem: str) -> Measure:
+    """Largest return of a best agent of any seed."""
+    return lambda results: max(results.best(stem), default=None)
+
+
+def lowest(stem: str) -> Measure:
+    """Smallest return of a best agent of any seed."""
+    return lambda results: min(results.best(stem), default=None)
+
+
+def lead(stem: str, over: str) -> Measure:
+    """Mean of one minus mean of the other."""
+
+    def measure(results: Results) -> float | None:
+        one, other = mean(stem)(results), mean(over)(results)
+        return None if one is None or other is None else one - other
+
+    return measure
+
+
+def best_lead(stems: Sequence[str], over: str) -> Measure:
+    """Largest lead of several, so that one good weight is enough."""
+
+    def measure(results: Results) -> float | None:
+        leads = [lead(stem, over)(results) for stem in stems]
+        return max((each for each in leads if each is not None), default=None)
+
+    return measure
+
+
+def gap(stem: str, other: str) -> Measure:
+    """Distance of two means, whichever is larger."""
+
+    def measure(results: Results) -> float | None:
+        difference = lead(stem, other)(results)
+        return None if difference is None else abs(difference)
+
+    return measure
+
+
+def share(stem: str, of: str, task: str) -> Measure:
+    """Share of a mean return that another gets, both counted from what random play gets.
+
+    Args:
+        stem: Whose share. of: Who has all of it. task: Stem of the task, for its random return.
+    """
+
+    def measure(results: Results) -> float | None:
+        part, whole = mean(stem)(results), mean(of)(results)
+        floor = results.random.get(task)
+        if part is None or whole is None or floor is None or whole <= floor:
+            return None
+        return (part - floor) / (whole - floor)
+
+    return measure
+
+
+def farthest_rate(stem: str) -> Measure:
+    """Largest factor between a final rate and the tuned one, over rates and seeds."""
+    return lambda results: max(
+        (distance(rate) for row in results.rows.get(stem, ()) for rate in rates(row)), default=None
+    )
+
+
+def rates_on_bounds(stem: str) -> Measure:
+    """How many final rates lie on a bound, over rates and seeds."""
+
+    def measure(results: Results) -> float | None:
+        rows = results.rows.get(stem, ())
+        return float(sum(r["on_bound"] for row in rows for r in rates(row))) if rows else None
+
+    return measure
+
+
+def rates(row: Row) -> list[Mapping[str, Any]]:
+    """Final rates of a run; empty if none tuned itself."""
+    return list(row.get("rates", {}).values())
+
+
+def longest(results: Results) -> float | None:
+    """Minutes of the longest run, all stages together."""
+    runs = [row for rows in results.rows.values() for row in rows]
+    return max((sum(row["seconds"].values()) / 60 for row in runs), default=None)
+
+
+def most_threads(results: Results) -> float | None:
+    """Threads of the run that had most."""
+    runs = [row for rows in results.rows.values() for row in rows]
+    return max((float(row["circumstances"]["threads"]) for row in runs), default=None)

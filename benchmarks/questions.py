@@ -1,0 +1,197 @@
+"""The questions that a campaign answers: on which tasks, by which variants, what is expected.
+
+This is the table to edit. A variant is a name for changes of a preset; its rows are found by
+preset, variant and seed. Two questions that name the same variant of the same preset share its
+runs. Nothing here is a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.measures import (
+    Expectation,
+    best_lead,
+    farthest_rate,
+    gap,
+    highest,
+    lead,
+    mean,
+    rates_on_bounds,
+    share,
+)
+from benchmarks.question import Question, Task
+from benchmarks.variants import (
+    FLAT,
+    HIERARCHY,
+    META,
+    REINFORCE,
+    empowerment,
+    icm,
+    rates,
+    repeated,
+)
+
+CURIOUS = FLAT | icm(1.0)
+ALL = HIERARCHY | META | icm(1.0) | empowerment(0.01)
+SEA = {"flat": FLAT, "icm": CURIOUS, "all": ALL}
+
+REPEAT = 5
+LEVELS = {
+    "icm": FLAT | icm(0.1),
+    f"icm-repeat{REPEAT}": FLAT | icm(0.1) | repeated(REPEAT),
+    "icm-hierarchy": FLAT | icm(0.1) | HIERARCHY | {"policy.goal_every": REPEAT},
+}
+
+PITS_ICM = FLAT | icm(0.1)
+POWERS = {f"icm-emp{weight:g}": PITS_ICM | empowerment(weight) for weight in (0.01, 0.1, 1.0)}
+
+RATES = {
+    "flat": FLAT,
+    "meta": FLAT | META,
+    "x10": FLAT | rates(10),
+    "x10-meta": FLAT | rates(10) | META,
+    "d10": FLAT | rates(0.1),
+    "d10-meta": FLAT | rates(0.1) | META,
+}
+
+ABLATION = {
+    "flat-reinforce": FLAT | REINFORCE,
+    "flat": FLAT,
+    "icm": PITS_ICM,
+    "empowerment": FLAT | empowerment(0.1),
+    "hierarchy": FLAT | HIERARCHY,
+    "meta": FLAT | META,
+    "all": HIERARCHY | META | icm(0.1) | empowerment(0.1),
+}
+
+EXPLORATION = Question(
+    name="exploration",
+    text="Does curiosity find what an agent without it does not?",
+    tasks=(
+        Task(preset="deep_sea", arms=SEA),
+        Task(
+            preset="deep_sea",
+            mark="size15",
+            changes={"env.id": "DeepSea-v0?size=15"},
+            arms=SEA,
+        ),
+    ),
+    expectations=tuple(
+        expectation
+        for stem in ("deep_sea", "deep_sea-size15")
+        for expectation in (
+            Expectation(
+                text=f"{stem}: best of the flat agents, which fail",
+                measure=highest(f"{stem}-flat"),
+                at_most=0.1,
+            ),
+            Expectation(
+                text=f"{stem}: mean of the curious agents",
+                measure=mean(f"{stem}-icm"),
+                at_least=0.8,
+            ),
+        )
+    ),
+)
+
+LEVELED = Question(
+    name="hierarchy",
+    text="Do goals that last several steps help, and more than repeating each action does?",
+    tasks=(
+        Task(preset="key_chain", arms=LEVELS),
+        Task(preset="pin_pad", arms=LEVELS),
+        Task(preset="cartpole", arms={"flat": FLAT, "hierarchy": FLAT | HIERARCHY}),
+    ),
+    expectations=(
+        Expectation(
+            text="key_chain: lead of the hierarchy over the flat agent",
+            measure=lead("key_chain-icm-hierarchy", "key_chain-icm"),
+            at_least=0.2,
+        ),
+        Expectation(
+            text="key_chain: lead of the hierarchy over repeated actions",
+            measure=lead("key_chain-icm-hierarchy", f"key_chain-icm-repeat{REPEAT}"),
+            at_least=0.2,
+        ),
+        Expectation(
+            text="pin_pad: lead of the hierarchy over the flat agent",
+            measure=lead("pin_pad-icm-hierarchy", "pin_pad-icm"),
+            at_least=20.0,
+        ),
+        Expectation(
+            text="cartpole, where it should not help: distance of the two means",
+            measure=gap("cartpole-hierarchy", "cartpole-flat"),
+            at_most=25.0,
+        ),
+    ),
+)
+
+POWER = Question(
+    name="empowerment",
+    text="Does empowerment keep an agent out of places that nothing leads out of?",
+    tasks=(Task(preset="pits", arms={"icm": PITS_ICM, **POWERS}),),
+    expectations=(
+        Expectation(
+            text="pits: lead of the best weight over curiosity alone",
+            measure=best_lead([f"pits-{arm}" for arm in POWERS], "pits-icm"),
+            at_least=0.1,
+        ),
+    ),
+)
+
+
+def recovery(task: str, arm: str) -> tuple[Expectation, ...]:
+    """What wrong rates must cost, and rates that tune themselves bring back."""
+    fixed, tuning, tuned = f"{task}-{arm}", f"{task}-{arm}-meta", f"{task}-flat"
+    return (
+        Expectation(
+            text=f"{arm}: share of the tuned return, rates fixed",
+            measure=share(fixed, tuned, task),
+            at_most=0.5,
+        ),
+        Expectation(
+            text=f"{arm}: share of the tuned return, rates tuning themselves",
+            measure=share(tuning, tuned, task),
+            at_least=0.8,
+        ),
+        Expectation(
+            text=f"{arm}: farthest final rate, as a multiple of the tuned one or its inverse",
+            measure=farthest_rate(tuning),
+            at_most=3.0,
+        ),
+        Expectation(
+            text=f"{arm}: final rates on a bound", measure=rates_on_bounds(tuning), at_most=0.0
+        ),
+    )
+
+
+SELF_TUNING = Question(
+    name="meta",
+    text="Do learning rates that are ten times too high or too low find their way back?",
+    tasks=(Task(preset="cartpole", arms=RATES),),
+    expectations=(
+        *recovery("cartpole", "x10"),
+        *recovery("cartpole", "d10"),
+        Expectation(
+            text="tuned rates: share of the tuned return that tuning them on keeps",
+            measure=share("cartpole-meta", "cartpole-flat", "cartpole"),
+            at_least=0.9,
+        ),
+    ),
+)
+
+PARTS = Question(
+    name="ablation",
+    text="What does each part add to a flat agent, and what do all of them together?",
+    tasks=(Task(preset="pits", arms=ABLATION),),
+    expectations=(
+        Expectation(
+            text="pits: lead of everything together over the flat agent",
+            measure=lead("pits-all", "pits-flat"),
+            at_least=0.0,
+        ),
+    ),
+)
+
+QUESTIONS: Sequence[Question] = (EXPLORATION, LEVELED, POWER, SELF_TUNING, PARTS)
