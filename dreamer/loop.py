@@ -15,7 +15,8 @@ from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import EpisodeStats, VectorEnv
 from dreamer.evaluation import mean_return, play_episodes
 from dreamer.replay.buffer import SequenceReplayBuffer
-from dreamer.trainer import DreamerV3Trainer, OptimizerConfig
+from dreamer.schedule import OptimizerConfig
+from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import Metrics, Rows, check_range
 
 

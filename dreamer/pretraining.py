@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamer.replay.buffer import SequenceReplayBuffer
-from dreamer.trainer import DreamerV3Trainer, OptimizerConfig
+from dreamer.schedule import OptimizerConfig
+from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import Metrics, check_range
 
 

@@ -5,7 +5,6 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -30,8 +29,6 @@ from dreamer.types import (
     Metrics,
     Policy,
     Rate,
-    Replayed,
-    check_range,
 )
 from dreamer.world_model.imagination import ImaginationConfig, imagine
 from dreamer.world_model.model import (
@@ -40,33 +37,6 @@ from dreamer.world_model.model import (
     WorldOutput,
     total_loss,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """The schedule that multiplies every learning rate.
-
-    Attributes:
-        warmup_updates: Updates of linear rise from 0.
-        decay_from: Share of the run after which rates fall linearly.
-        final_rate: Share of the rate that is left at the end of the run.
-    """
-
-    warmup_updates: int
-    decay_from: float
-    final_rate: float
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_range("warmup_updates", self.warmup_updates, 0, 10**9)
-        check_range("decay_from", self.decay_from, 0.0, 1.0)
-        check_range("final_rate", self.final_rate, 0.0, 1.0)
-
-    def share(self, update: int, progress: float) -> float:
-        """Multiplier in [0, 1] before update number `update` at `progress` in [0, 1] of the run."""
-        rise = min(1.0, update / self.warmup_updates) if self.warmup_updates else 1.0
-        past = max(0.0, progress - self.decay_from) / max(1e-9, 1.0 - self.decay_from)
-        return rise * (1.0 - min(1.0, past) * (1.0 - self.final_rate))
 
 
 class Result(NamedTuple):
@@ -168,7 +138,7 @@ class DreamerV3Trainer:
         self.behavior.update_slow()
         if self.tuning is not None:
             metrics |= self.tuning.meta.metrics()
-        return Result(metrics | lesson_metrics(lessons[0]), self._latents(out))
+        return Result(metrics | lessons[0].metrics(), self._latents(out))
 
     def shared_rates(self, share: float) -> dict[str, Rate]:
         """Learning rate of every group, times the schedule's share."""
@@ -328,7 +298,7 @@ class DreamerV3Trainer:
         world model.
         """
         losses, metrics = self.intrinsic.losses(
-            self.model.rssm, _replayed(out, batch), rollout, self.noise, index
+            self.model.rssm, out.replayed(batch), rollout, self.noise, index
         )
         if self.behavior.goals is not None:
             groups = self.behavior.goals.groups
@@ -355,23 +325,3 @@ class DreamerV3Trainer:
         norm = self.optimizer.step(rates)
         self._require_finite([loss.detach(), norm])
         return {"world/loss": loss.detach(), "world/grad_norm": norm}
-
-
-def lesson_metrics(lesson: Lesson) -> Metrics:
-    """What the top level expects of the task."""
-    _, _, targets = lesson
-    return {
-        "policy/return": targets.ret[:, 0].mean(),
-        "policy/value": targets.value[:, 0].mean(),
-        "policy/advantage_std": targets.adv.std(),
-        "policy/return_scale": lesson.level.streams.scale("extrinsic"),
-    }
-
-
-def _replayed(out: WorldOutput, batch: Batch) -> Replayed:
-    return Replayed(
-        out.embed.detach(),
-        out.feat.detach(),
-        batch.action.transpose(0, 1),
-        batch.is_first.transpose(0, 1),
-    )

@@ -22,7 +22,7 @@ FLOORS = {
         {"world_model"},
         {"behavior"},
         {"agent", "meta_gradient", "intrinsic"},
-        {"self_tuning"},
+        {"self_tuning", "schedule"},
         {"trainer", "evaluation", "saved_agent"},
         {"compiling", "loop", "pretraining"},
         {"__init__"},

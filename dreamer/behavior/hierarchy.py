@@ -35,6 +35,16 @@ class Lesson(NamedTuple):
     rollout: Rollout
     targets: Targets
 
+    def metrics(self) -> Metrics:
+        """What the top level expects of the task."""
+        targets = self.targets
+        return {
+            "policy/return": targets.ret[:, 0].mean(),
+            "policy/value": targets.value[:, 0].mean(),
+            "policy/advantage_std": targets.adv.std(),
+            "policy/return_scale": self.level.streams.scale("extrinsic"),
+        }
+
 
 class HierarchicalPPO(nn.Module):
     """All of behaviour: policies, critics, goals.

@@ -21,6 +21,7 @@ from dreamer.types import (
     LatentState,
     Losses,
     Metrics,
+    Replayed,
     check_range,
 )
 from dreamer.world_model.heads import ContinueHead, ScalarHead
@@ -83,6 +84,11 @@ class WorldOutput(NamedTuple):
     observed: Observed
     losses: Losses
     metrics: Metrics
+
+    def replayed(self, batch: Batch) -> Replayed:
+        """What learners beside the world model may see of the scan of a batch."""
+        action, is_first = batch.action.transpose(0, 1), batch.is_first.transpose(0, 1)
+        return Replayed(self.embed.detach(), self.feat.detach(), action, is_first)
 
 
 class MultimodalWorldModel(nn.Module):

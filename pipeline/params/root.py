@@ -15,7 +15,7 @@ from dreamer.loop import TrainConfig
 from dreamer.meta_gradient import MetaConfig
 from dreamer.pretraining import PretrainConfig
 from dreamer.replay.buffer import ReplayConfig
-from dreamer.trainer import OptimizerConfig
+from dreamer.schedule import OptimizerConfig
 from dreamer.types import ConfigError, check_range
 from dreamer.world_model.imagination import ImaginationConfig
 from dreamer.world_model.model import WorldModelConfig

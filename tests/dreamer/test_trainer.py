@@ -21,7 +21,7 @@ from builders import (
 
 from dreamer.replay import ReplayConfig, SequenceReplayBuffer
 from dreamer.replay.rows import row_fields
-from dreamer.trainer import OptimizerConfig
+from dreamer.schedule import OptimizerConfig
 from dreamer.types import CheckpointError, ConfigError, DivergedError
 from dreamer.world_model.imagination import imagine
 from dreamer.world_model.model import total_loss
