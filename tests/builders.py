@@ -96,7 +96,15 @@ def intrinsic_config(*, icm=None, empowerment=None, **changes):
 
 
 def meta_config(**changes):
-    values = {"enabled": True, "every": 2, "warmup": 0, "step": 0.02, "trace": 0.9, "check": 0}
+    values = {
+        "enabled": True,
+        "every": 2,
+        "warmup": 0,
+        "step": 0.02,
+        "trace": 0.9,
+        "check": 0,
+        "weights": False,
+    }
     return MetaConfig(**values | changes)
 
 
