@@ -212,8 +212,9 @@ class ActorCritic(nn.Module):
         for epoch in range(config.epochs):
             stream = f"{self.level.prefix}ppo/{epoch}"
             order = noise.permutation(stream, index, len(whole.feat))
-            for number, rows in enumerate(order.chunk(config.minibatches), 1):
-                if examine and (epoch + 1, number) == (config.epochs, config.minibatches):
+            parts = order.chunk(config.minibatches)  # sometimes fewer, of few rows
+            for number, rows in enumerate(parts, 1):
+                if examine and (epoch + 1, number) == (config.epochs, len(parts)):
                     self._examine(whole.rows(rows), advs.index_select(0, rows), examine)
                 metrics.append(self._ppo_step(whole.rows(rows), optimizer, rates, gate))
                 gate = metrics[-1]["active"]

@@ -292,6 +292,20 @@ def test_imagined_rewards_are_in_their_ranges(kind):
         assert rewards["empowerment"][2].any()
 
 
+@pytest.mark.parametrize("minibatches", [1, 7])  # seven of 24 rows are six of four
+def test_weights_are_tuned_by_the_last_minibatch_however_many_there_are(minibatches):
+    trainer = make_trainer(PLAIN, **ALL_ON, minibatches=minibatches)
+    before = snapshot(trainer.state_dict()["meta"])
+    assert math.isfinite(train(trainer, 1)["meta/gradient_entropy_weight"])
+    after = trainer.state_dict()["meta"]
+    assert {name for name in after if name.startswith("weight/")} == {
+        f"weight/{name}" for name in ("entropy", "icm", "empowerment")
+    }
+    moved = {name for name in after if after[name]["value"] != before[name]["value"]}
+    # Fresh modules expect nothing, pay nothing, and their weights make no difference.
+    assert moved == after.keys() - {"weight/icm", "weight/empowerment"}
+
+
 def test_actions_are_imagined_for_as_long_as_goals_last():
     config = ImaginationConfig(horizon=6, starts="all")
     trainer = DreamerV3Trainer(
