@@ -3,7 +3,7 @@
 The floor is the time that the update's multiplications would take at the speed of a large float32
 matrix product, measured between the updates on the same machine: the ratio of an update to it can
 be compared across machines, milliseconds cannot. Data is random; making and moving the batch is
-left out.
+left out. `--workload modules` compares the update of flat PPO with that of everything on.
 """
 
 from __future__ import annotations
@@ -11,104 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from dreamer.behavior.actor_critic import PolicyConfig, WorkerWeights
+from benchmarks import modules
+from benchmarks.timing import FlopCounter, Stopwatch, seconds
+from benchmarks.workloads import WORKLOADS, Workload, make_batch, make_trainer
 from dreamer.compiling import compile_pieces
 from dreamer.trainer import DreamerV3Trainer
-from dreamer.types import ActionSpec, Batch, EnvSpec, ObsSpec
-from dreamer.world_model.imagination import ImaginationConfig
-from dreamer.world_model.model import WorldModelConfig
 
 WARM_UP = 3
 GEMM = 1024
 GEMMS_PER_UPDATE = 5
-VECTOR = EnvSpec(
-    {"state": ObsSpec(shape=(24,), dtype="float32", kind="vector")},
-    ActionSpec(kind="continuous", sizes=(6,)),
-)
-IMAGE = EnvSpec(
-    {"image": ObsSpec(shape=(64, 64, 3), dtype="uint8", kind="image")},
-    ActionSpec(kind="discrete", sizes=(5,)),
-)
-CARTPOLE = EnvSpec(
-    {"state": ObsSpec(shape=(4,), dtype="float32", kind="vector")},
-    ActionSpec(kind="discrete", sizes=(2,)),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What is updated.
-
-    Attributes:
-        gflop: Floating-point operations of the published update (docs/performance.md), or None to
-            count those of the update at hand.
-    """
-
-    spec: EnvSpec
-    size: str
-    seq_len: int
-    actor: str
-    gflop: float | None
-    batch_size: int = 16
-    horizon: int = 15
-
-
-WORKLOADS = {
-    "W1": Workload(spec=VECTOR, size="size1m", seq_len=64, actor="reinforce", gflop=32.0),
-    "W2": Workload(spec=IMAGE, size="size12m", seq_len=64, actor="reinforce", gflop=1376.6),
-    "tiny": Workload(spec=CARTPOLE, size="tiny", seq_len=16, actor="ppo", gflop=None),
-}
-
-
-class FlopCounter(TorchDispatchMode):
-    """Floating-point operations of the matrix products and convolutions that run inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        """Run the operation and count it."""
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if formula := flop_registry.get(func._overloadpacket):
-            self.total += formula(*args, **kwargs, out_val=out)
-        return out
-
-
-class Stopwatch:
-    """Time spent in named parts, without that of the parts which they call."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._inner = [0.0]
-
-    def wrap(self, owner: Any, method: str, part: str) -> None:  # noqa: ANN401
-        """Let calls of `owner.method` count for `part`."""
-        call = getattr(owner, method)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            begin = time.perf_counter()
-            self._inner.append(0.0)
-            result = call(*args, **kwargs)
-            spent = time.perf_counter() - begin
-            self.seconds[part] = self.seconds.get(part, 0.0) + spent - self._inner.pop()
-            self._inner[-1] += spent
-            return result
-
-        # Straight into the instance, because a module would refuse a function among its children.
-        owner.__dict__[method] = timed
 
 
 def watch(trainer: DreamerV3Trainer) -> Stopwatch:
@@ -126,78 +43,6 @@ def watch(trainer: DreamerV3Trainer) -> Stopwatch:
     ):
         stopwatch.wrap(owner, method, part)
     return stopwatch
-
-
-def make_trainer(workload: Workload) -> DreamerV3Trainer:
-    """Build the agent of a workload with fixed seeds."""
-    world_model = WorldModelConfig(
-        size=workload.size,
-        kl_scale=1.0,
-        free_nats=1.0,
-        recon_scale=1.0,
-        cont_scale=1.0,
-        discount_horizon=333.0,
-        world_lr=4e-5,
-        embed_dim="auto",
-    )
-    policy = PolicyConfig(
-        actor=workload.actor,  # type: ignore[arg-type]
-        clip_ratio=0.2,
-        epochs=2,
-        minibatches=2,
-        target_kl=0.05,
-        entropy_scale=3e-4,
-        slow_rate=0.02,
-        actor_lr=4e-5,
-        critic_lr=4e-5,
-        hierarchy=False,
-        goal_every=5,
-        goal_groups=8,
-        goal_classes=8,
-        goal_lr=4e-5,
-        manager_entropy_scale=3e-4,
-        manager_target_kl=0.1,
-        worker=WorkerWeights(goal=1.0, extrinsic=0.0, icm=0.0, empowerment=0.0),
-    )
-    return DreamerV3Trainer(
-        workload.spec,
-        world_model=world_model,
-        imagination=ImaginationConfig(horizon=workload.horizon, starts="all"),
-        policy=policy,
-        seed=0,
-        device=torch.device("cpu"),
-    )
-
-
-def make_batch(workload: Workload, trainer: DreamerV3Trainer) -> Batch:
-    """Make one random batch, the same for every update."""
-    generator = torch.Generator().manual_seed(1)
-    lead = (workload.batch_size, workload.seq_len)
-    obs = {}
-    for key, spec in workload.spec.obs.items():
-        value = torch.randn(*lead, *spec.shape, generator=generator)
-        obs[key] = (value * 255).to(torch.uint8) if spec.kind == "image" else value
-    actions = torch.randn(2, *lead, workload.spec.action.dim, generator=generator)
-    if workload.spec.action.kind == "discrete":
-        actions = (actions == actions.amax(-1, keepdim=True)).float()
-    marks = torch.rand(*lead, generator=generator) < 1 / 200
-    return Batch(
-        obs=obs,
-        action=actions[0],
-        prev_action=actions[1],
-        reward=torch.randn(*lead, generator=generator),
-        is_first=marks,
-        is_last=marks.roll(-1, 1),
-        is_terminal=torch.zeros_like(marks),
-        state=trainer.model.rssm.initial(workload.batch_size),
-    )
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Return the wall-clock time of one call."""
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
 
 
 def measure(workload: Workload, updates: int, *, compiled: bool) -> dict[str, Any]:
@@ -267,7 +112,7 @@ def report(name: str, result: dict[str, Any]) -> str:
 def main() -> None:
     """Measure one workload and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workload", choices=list(WORKLOADS), default="W1")
+    parser.add_argument("--workload", choices=[*WORKLOADS, "modules"], default="W1")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--updates", type=int, default=20, help="timed updates after the warm-up")
     parser.add_argument(
@@ -279,6 +124,12 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.workload == "modules":
+        if args.actor or args.compile:
+            parser.error("--workload modules: compares eager PPO, without --actor and --compile")
+        costs = modules.measure(max(args.updates, modules.EMPOWERMENT_EVERY))
+        print(json.dumps({"workload": "modules", **costs}) if args.json else modules.report(costs))
+        return
     workload = WORKLOADS[args.workload]
     if args.actor and args.actor != workload.actor:
         workload = Workload(**{**vars(workload), "actor": args.actor, "gflop": None})
