@@ -25,8 +25,12 @@ from dreamer.types import ConfigError
 from dreamer.world_model.sizes import SIZES
 
 SPECS = {"discrete": vector_spec(3, discrete=(3, 2)), "continuous": vector_spec(3, continuous=2)}
-PIECES = {"ppo": {"imagine_plain", "act", "ppo_losses"}, "reinforce": {"imagine_plain", "act"}}
-KINDS = [("discrete", "ppo"), ("continuous", "reinforce")]
+PIECES = {
+    "ppo": {"imagine_plain", "act", "ppo_losses"},
+    "reinforce": {"imagine_plain", "act"},
+    "hierarchy": {"imagine_plain", "act", "ppo_losses"},
+}
+KINDS = [("discrete", "ppo"), ("continuous", "reinforce"), ("discrete", "hierarchy")]
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +64,8 @@ def lively(trainer):
 
 
 def update(name, actor, *, compiled):
-    trainer = lively(make_trainer(SPECS[name], actor=actor))
+    levels = {"hierarchy": True} if actor == "hierarchy" else {"actor": actor}
+    trainer = lively(make_trainer(SPECS[name], **levels))
     if compiled:
         compile_pieces(trainer)
     return trainer, trainer.update_step(random_batch(SPECS[name]), 0, 1.0)
