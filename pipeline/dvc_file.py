@@ -37,9 +37,12 @@ plots:
       y:
         reports/evaluate/episodes.csv: episode/return
   - reports/train/learning_curve.png
+  - reports/train/rates.png
   - reports/pretrain/losses.png
   - reports/evaluate/imagined.png
   - reports/evaluate/frames.png
+  - reports/evaluate/goals.png
+  - reports/evaluate/maps.png
 metrics:
   - reports/evaluate/metrics.json
 """

@@ -7,10 +7,11 @@ pictures need not wait. `pyplot` and the reader's own matplotlibrc stay out.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.report.tables import write_bytes
 
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from numpy import ndarray
 
 # Told apart with every kind of colour vision (Okabe and Ito, "Color Universal Design", 2008).
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
 INK, FAINT, EDGE = "#333333", "#999999", "#E5E5E5"
+
+GRID = 128  # places a pixel
+# Where a cell of it begins: away from what is laid out in whole, halves or thirds of pixels.
+OFFSET = 0.3183
 
 LOOK = {
     "axes.edgecolor": FAINT,
@@ -58,9 +64,36 @@ def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
     with matplotlib.style.context(["default", LOOK]):
         figure = Figure(figsize=(width, height))
         yield figure
+        settle(figure)
         content = io.BytesIO()
         figure.savefig(content, format="png", metadata={"Software": None})
     write_bytes(path, content.getvalue())
+
+
+def settle(figure: Figure) -> None:
+    """Lay a figure out, once and for all, on a grid finer than its pixels.
+
+    The solver of the layout adds in an order that depends on addresses, which changes the last bits
+    of positions, and from time to time on which pixel a text lies.
+    """
+    engine = figure.get_layout_engine()
+    assert engine is not None, "LOOK asks for one"
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        place = part.bbox_relative
+        place.p0, place.p1 = _snap(place.p0, figure), _snap(place.p1, figure)
+    for axes in figure.axes:
+        place = axes.get_position(original=True)
+        start, end = _snap(place.p0, figure), _snap(place.p1, figure)
+        axes.set_position((*start, end[0] - start[0], end[1] - start[1]))
+
+
+def _snap(point: ndarray, figure: Figure) -> tuple[float, float]:
+    """Move a point, in shares of the figure or of a part of it, by a hundredth of a pixel."""
+    width, height = (float(side) for side in figure.bbox.size * GRID)
+    x, y = (float(share) for share in point)
+    return math.floor(x * width + OFFSET) / width, math.floor(y * height + OFFSET) / height
 
 
 def short_numbers(axis: Axis) -> None:
@@ -75,3 +108,27 @@ def say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", color=FAINT, transform=axes.transAxes)
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])
+
+
+def placard(path: Path, text: str) -> None:
+    """Write a picture that only says why there is nothing to show, so that it exists all the same.
+
+    Args:
+        path: Of the PNG file. text: One line.
+    """
+    with picture(path, 7.0, 0.6) as figure:
+        axes = figure.subplots()
+        say(axes, text)
+        axes.spines[:].set_visible(False)
+
+
+def show_image(axes: Axes, image: ndarray, **style: Any) -> None:  # noqa: ANN401
+    """Fill axes with an image (height, width[, channels]); `style` goes to `imshow`."""
+    if image.ndim == 3 and image.shape[2] != 3:
+        image = image[..., -1]  # one channel, or a stack of which the last is the newest
+        style = {"cmap": "gray", "vmin": 0, "vmax": 255} | style
+    axes.imshow(image, **style)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=EDGE)

@@ -14,7 +14,7 @@ import torch
 from dreamer.nn.noise import Noise
 from dreamer.types import DataError, EnvSpec, ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel
-from pipeline.report.canvas import BLUE, EDGE, FAINT, INK, ORANGE, picture
+from pipeline.report.canvas import BLUE, FAINT, INK, ORANGE, picture, show_image
 from pipeline.report.recording import Recording
 from pipeline.report.tables import write_bytes
 
@@ -161,7 +161,7 @@ def frame_strip(path_png: Path, recording: Recording) -> None:
         figure.suptitle(f"Return {recording.ret:,.6g} after {recording.length} steps{ended}")
         for axes, moment in zip(grid, moments, strict=False):
             axes.set_title(f"step {moment}", color=INK, fontsize="small")
-            _show(axes, recording.frames[moment])
+            show_image(axes, recording.frames[moment])
         for axes in grid[len(moments) :]:
             axes.remove()
 
@@ -258,23 +258,12 @@ def _image_rows(figure: SubFigure, key: str, window: Dream) -> None:
     for column, moment in enumerate(moments):
         ahead = moment - window.context + 1
         grid[0, column].set_title(f"+{ahead}" if ahead else "seen", fontsize="small")
-        _show(grid[0, column], truth[moment])
-        _show(grid[1, column], imagined[moment])
-        _show(grid[2, column], error[moment], cmap="magma", vmin=0.0, vmax=0.5)
+        show_image(grid[0, column], truth[moment])
+        show_image(grid[1, column], imagined[moment])
+        show_image(grid[2, column], error[moment], cmap="magma", vmin=0.0, vmax=0.5)
         grid[2, column].set_xlabel(f"{100 * error[moment].mean():.1f} %", fontsize="small")
     for axes, name in zip(grid[:, 0], ("truth", "imagined", "difference"), strict=True):
         axes.set_ylabel(name)
-
-
-def _show(axes: Axes, image: np.ndarray, **style: Any) -> None:  # noqa: ANN401
-    if image.ndim == 3 and image.shape[2] != 3:
-        image = image[..., -1]  # one channel, or a stack of which the last is the newest
-        style = {"cmap": "gray", "vmin": 0, "vmax": 255} | style
-    axes.imshow(image, **style)
-    axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=EDGE)
 
 
 def _entry(values: np.ndarray, index: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from dreamer.agent import Agent
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import VectorEnv
+from dreamer.evaluation import Watch
 from dreamer.nn.noise import Noise
 from dreamer.types import EnvError, EnvSpec, Policy, Rows
 from dreamer.world_model.model import MultimodalWorldModel
@@ -65,6 +66,7 @@ def record_episode(
     seed: int,
     choice: Literal["sample", "mode"],
     max_steps: int,
+    watch: Watch | None = None,
 ) -> Recording:
     """Play the first episode of `seed`, or its beginning, in one environment.
 
@@ -73,6 +75,7 @@ def record_episode(
         seed: Of the episode and of the action noise.
         choice: `sample` actions or take the `mode`.
         max_steps: Agent steps after which to stop, at least 1.
+        watch: Called with every row, the action chosen there and the agent.
 
     Raises:
         EnvError: The environment cannot be made. One that merely cannot be drawn gives a warning
@@ -82,10 +85,14 @@ def record_episode(
     noise = Noise(seed, next(model.parameters()).device)
     agent = Agent(model, policy, 1, noise, stream="evaluate", choice=choice)
     rows, actions, frames = [first], [agent.act(first, 0)], [frame]
+    if watch is not None:
+        watch(first, actions[0], agent)
     while len(actions) <= max_steps and not rows[-1]["is_last"][0]:
         rows.append(env.step(actions[-1]))
         actions.append(agent.act(rows[-1], len(actions)))
         frames.append(None if frame is None else shrink(env.render()[0]))
+        if watch is not None:
+            watch(rows[-1], actions[-1], agent)
     env.close()
     column = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
     return Recording(

@@ -15,6 +15,8 @@ from dreamer.evaluation import play_episodes
 from dreamer.nn.noise import Noise
 from dreamer.saved_agent import SavedAgent, load_agent
 from pipeline.params import EvaluateConfig, Params
+from pipeline.report.goals import GoalLog, goals_picture
+from pipeline.report.maps import maps_picture
 from pipeline.report.pictures import frame_strip, imagined_against_real
 from pipeline.report.recording import record_episode
 from pipeline.report.tables import summarise, write_csv, write_json
@@ -76,7 +78,11 @@ def row_of(episode: EpisodeStats) -> dict[str, float]:
 def pictures(
     agent: SavedAgent, config: EvaluateConfig, reports: Path, device: torch.device
 ) -> None:
-    """Imagined against real observations, and frames where the environment can draw itself."""
+    """Imagined against real observations, goals, maps, and frames where the environment can draw
+    itself; what does not apply to the agent is a picture that says so.
+    """
+    behavior, noise = agent.behavior.config, Noise(config.seed, device)
+    goal_log = GoalLog(behavior.goal_groups)
     recording = record_episode(
         agent.model,
         agent.behavior.policy,
@@ -84,8 +90,11 @@ def pictures(
         seed=config.seed,
         choice=config.policy,
         max_steps=PICTURE_STEPS,
+        watch=goal_log,
     )
-    noise = Noise(config.seed, device)
+    pursuit = goal_log.pursuit(behavior.goal_every)
+    goals_picture(reports / "goals.png", agent.model, recording, pursuit)
+    maps_picture(reports / "maps.png", agent, recording, noise=noise)
     imagined_against_real(reports / "imagined.png", agent.model, recording, noise=noise)
     if recording.frames is not None:
         frame_strip(reports / "frames.png", recording)

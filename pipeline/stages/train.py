@@ -19,7 +19,9 @@ from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import CheckpointError, ConfigError
 from pipeline.params import Params
 from pipeline.progress import Progress, announce, log_episode, log_metrics
+from pipeline.report.canvas import placard
 from pipeline.report.curves import learning_curve
+from pipeline.report.rates import rates_picture
 from pipeline.report.tables import write_csv
 from pipeline.stages.buffer import Experience, load_experience
 from pipeline.stages.command import main
@@ -150,8 +152,20 @@ def store(session: Session, loop: OnlineLoop) -> None:
     write_csv(reports / "validation.csv", validations)
     write_csv(reports / "metrics.csv", metrics)
     learning_curve(reports / "learning_curve.png", loop.history)
+    draw_rates(reports / "rates.png", loop)
     session.tracker.artifact(reports, "reports")
     session.tracker.model(best, "model")
+
+
+def draw_rates(path_png: Path, loop: OnlineLoop) -> None:
+    """Learning rates over the updates, or a picture that says that they were fixed."""
+    tuning = loop.trainer.tuning
+    if tuning is None:
+        placard(path_png, "the learning rates were fixed (meta.enabled: false)")
+        return
+    starts = {name: loop.trainer.rates[group] for group, name in tuning.names.items()}
+    bounds = (tuning.meta.LOWEST, tuning.meta.HIGHEST)
+    rates_picture(path_png, loop.history, starts, bounds)
 
 
 if __name__ == "__main__":
