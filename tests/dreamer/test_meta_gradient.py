@@ -28,6 +28,7 @@ SIZES = {"free": 1e-3, "clipped": 1e3}  # factors of the loss: adaptive clipping
 
 def config(**changes):
     values = {"enabled": True, "every": 10, "warmup": 0, "step": 0.02, "trace": 0.0, "check": 0}
+    values["weights"] = False
     return MetaConfig(**values | changes)
 
 

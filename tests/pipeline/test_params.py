@@ -335,7 +335,7 @@ policy: {actor: ppo, clip_ratio: 0.2, epochs: 3, minibatches: 4, target_kl: 0.02
 intrinsic:
   icm: {enabled: true, weight: 0.1, lr: 3e-4}
   empowerment: {enabled: true, weight: 0.05, kind: action, steps: 2, every: 2, lr: 3e-4}
-meta: {enabled: true, every: 10, warmup: 100, step: 0.02, trace: 0.9, check: 0}
+meta: {enabled: true, every: 10, warmup: 100, step: 0.02, trace: 0.9, check: 0, weights: false}
 optimizer: {warmup_updates: 10, decay_from: 0.5, final_rate: 0.1}
 train: {env_steps: 2000, updates_per_env_step: 0.125, extra_world_updates: 0, eval_every: 100,
   eval_episodes: 4, eval_policy: sample, eval_seed: 1, log_every: 10, checkpoint_seconds: 60}
