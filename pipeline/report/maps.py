@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dreamer.envs.make import EnvConfig, make_env
-from dreamer.envs.spaces import Leaf, codec_of
-from dreamer.envs.tasks.pits import Pits, is_pit
 from dreamer.nn.noise import Noise
 from dreamer.saved_agent import SavedAgent
 from pipeline.report.canvas import FAINT, INK, picture, placard, show_image
+from pipeline.report.gridworld import World, join, open_world
 from pipeline.report.recording import Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Cell = tuple[int, int]  # (row, column)
-
-SAMPLES = 16  # posterior samples per cell that are averaged
+SAMPLES = 16  # latent states per cell that are averaged
 WIDTH = 11.0  # inches
 WALL = "#B8BBC0"
 CONTRAST = 0.1  # colours cover at least this share of the largest value ...
 LEAST_SPAN = 1e-3  # ... and this much
 WRITTEN = 10  # columns of a grid in whose cells there is room for numbers
-
-
-@runtime_checkable
-class Gridworld(Protocol):
-    """An environment that can say what is seen in each of its cells, in zeros and ones."""
-
-    shape: tuple[int, int]
-
-    def cells(self) -> list[Cell]:
-        """Cells that the agent can be in."""
-
-    def observation_at(self, cell: Cell) -> object:
-        """What is seen in a cell, and nothing else that could be seen there too: whoever carries
-        keys into it sees these marks and more.
-        """
-
-
-class World(NamedTuple):
-    """A gridworld as an agent sees it.
-
-    Attributes:
-        shape: Rows and columns. cells: Those that can be reached. pits: Those to mark.
-        seen: key -> (cells, *), what is seen there.
-    """
-
-    shape: tuple[int, int]
-    cells: list[Cell]
-    pits: list[Cell]
-    seen: dict[str, np.ndarray]
 
 
 class Map(NamedTuple):
@@ -72,14 +38,15 @@ class Map(NamedTuple):
 def maps_picture(path_png: Path, agent: SavedAgent, recording: Recording, *, noise: Noise) -> None:
     """Draw curiosity, empowerment, value and visits over the cells of a gridworld.
 
-    What an agent expects of a cell is read off its latent state after seeing the cell as the first
-    row of an episode, averaged over samples of that state.
+    What an agent expects of a cell is read off its latent state on arriving there by the shortest
+    way, averaged over samples of that state. Seen out of the blue, as the first row of an episode,
+    a cell would leave it in a state of which nothing was learned.
 
     Args:
         path_png: Where to; a picture that says why if there is nothing to draw.
-        agent: On the device of `noise`. recording: An episode of it.
+        agent: On the device of `noise`. recording: The first episode of the seed of `noise`.
     """
-    world = open_world(agent.env)
+    world = open_world(agent.env, noise.seed)
     if world is None:
         placard(path_png, f"no maps: {agent.env.id} is no gridworld that knows its cells")
         return
@@ -107,25 +74,6 @@ def maps_picture(path_png: Path, agent: SavedAgent, recording: Recording, *, noi
         for axes in grid[count:]:
             axes.remove()
         figure.suptitle(_legend(world))
-
-
-def open_world(config: EnvConfig) -> World | None:
-    """Ask an environment for its cells; None if it is no gridworld.
-
-    Raises:
-        EnvError: It cannot be made.
-    """
-    env = make_env(config)
-    bare = env.unwrapped
-    try:
-        if not isinstance(bare, Gridworld):
-            return None
-        cells = bare.cells()
-        leaves = codec_of(env, config.active_modalities).leaves
-        pits = [cell for cell in cells if isinstance(bare, Pits) and is_pit(cell)]
-        return World(bare.shape, cells, pits, _read(leaves, bare, cells))
-    finally:
-        env.close()
 
 
 @torch.no_grad()
@@ -157,35 +105,38 @@ def value_map(agent: SavedAgent, feat: Tensor) -> Map:
 
 
 def visits_map(world: World, recording: Recording) -> Map:
-    """Rows of the episode in each cell.
-
-    A row is in the cell all of whose marks it shows; it may show others too, of what is carried.
-    """
-    rows, cells = (
-        np.concatenate([obs[key].reshape(len(obs[key]), -1) for key in world.seen], 1)
-        for obs in (recording.obs, world.seen)
-    )
-    inside = (rows[:, None] >= cells[None]).all(-1)
-    visits = inside.sum(0).astype(np.float64)
+    """Rows of the episode in each cell."""
+    marks = join(recording.obs, list(world.seen))
+    visits = world.inside(marks).sum(0).astype(np.float64)
     return Map(f"visits in {recording.length} steps", visits, whole=True)
 
 
 @torch.no_grad()
 def features(agent: SavedAgent, world: World, noise: Noise) -> Tensor:
-    """(SAMPLES, cells, F): latent state after seeing a cell first."""
-    model, count = agent.model, SAMPLES * len(world.cells)
-    repeated = {
-        key: torch.from_numpy(np.tile(seen, (SAMPLES, *[1] * (seen.ndim - 1)))).to(noise.device)
-        for key, seen in world.seen.items()
-    }
-    state = model.observe_step(
-        repeated,
-        model.rssm.initial(count),
-        torch.zeros(count, model.spec.action.dim, device=noise.device),
-        torch.ones(count, dtype=torch.bool, device=noise.device),
-        noise.uniform("picture/cells", 0, (count, model.rssm.size.groups)),
-    )
-    return model.feat(state).unflatten(0, (SAMPLES, -1))
+    """(SAMPLES, cells, F): latent state on arriving at each cell on the shortest way.
+
+    The ways form a tree; a place follows from the samples of the place before.
+    """
+    model, rssm = agent.model, agent.model.rssm
+    # Zeros: the state before the start, whose parent is the last place, not reached so far.
+    feat = torch.zeros(len(world.places), SAMPLES, model.feat_dim, device=noise.device)
+    actions = torch.eye(model.spec.action.dim, device=noise.device)
+    for depth in range(world.places[-1].depth + 1):
+        here = [i for i, place in enumerate(world.places) if place.depth == depth]
+        count = len(here) * SAMPLES
+        before = feat[[world.places[i].parent for i in here]].flatten(0, 1)
+        state = rssm.latent(before[:, : rssm.size.deter], before[:, rssm.size.deter :])
+        taken = actions[[world.places[i].action for i in here]].repeat_interleave(SAMPLES, 0)
+        obs = {
+            key: torch.from_numpy(np.repeat(rows[here], SAMPLES, 0)).to(noise.device)
+            for key, rows in world.seen.items()
+        }
+        first = torch.full((count,), depth == 0, device=noise.device)
+        draws = noise.uniform("picture/cells", depth, (count, rssm.size.groups))
+        feat[here] = model.feat(model.observe_step(obs, state, taken, first, draws)).unflatten(
+            0, (-1, SAMPLES)
+        )
+    return feat[world.ends].transpose(0, 1)
 
 
 def on_grid(world: World, values: np.ndarray) -> np.ndarray:
@@ -194,11 +145,6 @@ def on_grid(world: World, values: np.ndarray) -> np.ndarray:
     for cell, value in zip(world.cells, values, strict=True):
         grid[cell] = value
     return grid
-
-
-def _read(leaves: Sequence[Leaf], world: Gridworld, cells: Sequence[Cell]) -> dict[str, np.ndarray]:
-    observations = [world.observation_at(cell) for cell in cells]
-    return {leaf.key: leaf.read(observations) for leaf in leaves}
 
 
 def _average(values: Tensor) -> np.ndarray:
@@ -215,7 +161,7 @@ def _draw(figure: Figure, axes: Axes, world: World, each: Map) -> None:
         spine.set(visible=True, color=FAINT)
     figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02).outline.set_visible(False)
     for row, column in world.pits:
-        axes.plot(column, row, "x", color="white", ms=16, mew=0.8, alpha=0.8)
+        axes.plot(column - 0.36, row - 0.36, "x", color="white", ms=5, mew=1.2)
     largest = float(np.abs(each.values).max())
     if world.shape[1] > WRITTEN or largest < 0.01:
         return
