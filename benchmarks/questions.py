@@ -32,8 +32,8 @@ from benchmarks.variants import (
     repeated,
 )
 
-CURIOUS = FLAT | icm(1.0)
-ALL = HIERARCHY | META | icm(1.0) | empowerment(0.01)
+CURIOUS = FLAT | icm(0.2)
+ALL = HIERARCHY | META | icm(0.2) | empowerment(0.01)
 SEA = {"flat": FLAT, "icm": CURIOUS, "all": ALL}
 
 REPEAT = 5

@@ -38,6 +38,9 @@ from dreamer.world_model.model import (
     total_loss,
 )
 
+# Behaviour is judged on fewer starts than it learns from: a gradient's direction needs no more.
+HELD_OUT_STARTS = 16
+
 
 class Result(NamedTuple):
     """Outcome of one update: metrics on the device and the fresh latents of the batch's rows,
@@ -157,7 +160,7 @@ class DreamerV3Trainer:
         assert self.tuning is not None
         out = self._observe(fresh, "meta/observe", index)
         self.behavior.eval()
-        rollout = self._imagine(out, index, "meta/")
+        rollout = self._imagine(out, index, "meta/", HELD_OUT_STARTS)
         lessons, _ = self.behavior.evaluate(rollout, self._rewards(rollout))
         self.behavior.train()
         self.optimizer.zero_grad()
@@ -239,9 +242,13 @@ class DreamerV3Trainer:
         noise = self.noise.uniform(stream, index, (steps, batch.reward.shape[0], groups))
         return self.model(batch, noise)
 
-    def _imagine(self, out: WorldOutput, index: int, prefix: str = "") -> Imagined:
-        """Roll out from the last `starts` posteriors of every sequence, rows in (K, B) order."""
-        keep = out.feat.shape[0]
+    def _imagine(
+        self, out: WorldOutput, index: int, prefix: str = "", most: int | None = None
+    ) -> Imagined:
+        """Roll out from the last `starts` posteriors of every sequence, `most` at most, rows in
+        (K, B) order.
+        """
+        keep = min(out.feat.shape[0], most or out.feat.shape[0])
         if self.starts != "all":
             keep = min(keep, self.starts)
         deter = out.observed.deter[-keep:].detach().flatten(0, 1)

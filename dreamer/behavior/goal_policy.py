@@ -31,8 +31,11 @@ class GoalPolicy:
     """A manager chooses a goal code every K steps, a worker pursues the decoded goal. Satisfies
     `Policy`; owns no weights.
 
+    The worker reads the code and is paid for the goal that it decodes to: the code says as much, and
+    is several times narrower.
+
     Args:
-        manager, worker: Actors on (N, F) and on (N, F + D). goals: Decodes codes.
+        manager, worker: Actors on (N, F) and on (N, F + C * L). goals: Decodes codes.
         every: K. deter: D.
     """
 
@@ -60,13 +63,13 @@ class GoalPolicy:
         """See `Policy.act`; the log-probability and entropy are the worker's."""
         own, choice = split_noise(self.worker, noise)
         carry = self._pursue(carry, is_first, lambda: self.manager(feat).sample(choice))
-        acted = self.worker.act(torch.cat([feat, carry.goal], -1), (), is_first, own)
+        acted = self.worker.act(torch.cat([feat, carry.code], -1), (), is_first, own)
         return acted._replace(carry=self._tick(carry))
 
     def mode(self, feat: Tensor, carry: GoalCarry, is_first: Tensor) -> tuple[Tensor, GoalCarry]:
         """Most probable goal and action."""
         carry = self._pursue(carry, is_first, lambda: self.manager(feat).mode())
-        action, _ = self.worker.mode(torch.cat([feat, carry.goal], -1), (), is_first)
+        action, _ = self.worker.mode(torch.cat([feat, carry.code], -1), (), is_first)
         return action, self._tick(carry)
 
     def _pursue(
@@ -116,7 +119,7 @@ class ImaginedGoalPolicy:
         own, choice = split_noise(self.policy.worker, noise)
         if carry.step % self.policy.every == 0:
             carry = self._choose(feat, carry.step, choice)
-        acted = self._act(torch.cat([feat, carry.goal], -1), (), is_first, own)
+        acted = self._act(torch.cat([feat, carry.code], -1), (), is_first, own)
         return acted._replace(carry=carry._replace(step=carry.step + 1))
 
     @torch.no_grad()

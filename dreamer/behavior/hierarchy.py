@@ -87,7 +87,7 @@ class HierarchicalPPO(nn.Module):
         sizes = (config.goal_classes,) * config.goal_groups
         code = ActionSpec(kind="code", sizes=sizes)
         self.top = ActorCritic(feat_dim, units, code, config, manager, seed)
-        self.worker = ActorCritic(feat_dim + deter, units, spec, config, worker, seed)
+        self.worker = ActorCritic(feat_dim + code.dim, units, spec, config, worker, seed)
         self.goals = GoalAutoencoder(deter, units, config.goal_groups, config.goal_classes, seed)
 
     @property
@@ -231,12 +231,15 @@ class HierarchicalPPO(nn.Module):
         assert self.worker is not None
         every = self.config.goal_every
         state = split_states(imagined.feat, every)
-        goal = torch.cat([each.goal for each in imagined.carries[::every]])
+        choices: tuple[Pursuit, ...] = imagined.carries[::every]
+        goal, code = (
+            torch.cat(each) for each in zip(*[(x.goal, x.code) for x in choices], strict=True)
+        )
         split = {name: split_steps(reward, every) for name, reward in rewards.items()}
         split["goal"] = goal_reward(goal, state[1:, :, : self.deter])
         ready = self.worker.streams.prepare(split)
         rollout = Rollout(
-            torch.cat([state, goal.expand(len(state), -1, -1)], -1),
+            torch.cat([state, code.expand(len(state), -1, -1)], -1),
             split_steps(imagined.action, every),
             split_steps(imagined.log_prob, every),
             split_steps(imagined.entropy, every),

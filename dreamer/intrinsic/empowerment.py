@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamer.intrinsic.action_sequence import ActionSequence
+from dreamer.nn.layers import MLP, Linear
 from dreamer.nn.noise import Noise
 from dreamer.types import (
     ActionSpec,
@@ -38,7 +39,6 @@ from dreamer.types import (
     Replayed,
     check_range,
 )
-from dreamer.world_model.heads import ScalarHead
 from dreamer.world_model.imagination import in_chunks
 from dreamer.world_model.model import init
 from dreamer.world_model.rssm import RSSM, Size
@@ -99,7 +99,7 @@ class SequenceBound(nn.Module):
         self.decoder = ActionSequence(
             (outcome_dim,) * 2, spec, steps, units, "decoder", init(seed, "empowerment/decoder")
         )
-        self.value = ScalarHead(start_dim, units, LAYERS, init(seed, "empowerment/value"))
+        self.value = NatsHead(start_dim, units, init(seed, "empowerment/value"))
 
     def losses(
         self, start: Tensor, before: Tensor, noise: Tensor, outcome: Callable[[Tensor], Tensor]
@@ -130,7 +130,7 @@ class SequenceBound(nn.Module):
         losses = {
             "empowerment_q": -log_q.mean(),
             "empowerment_w": -(adv * log_w).mean(),
-            "empowerment_v": self.value(start).loss(mean).mean(),
+            "empowerment_v": 0.5 * (self.value(start) - mean).square().mean(),
         }
         metrics = {
             "intrinsic/empowerment": mean.mean(),
@@ -139,6 +139,23 @@ class SequenceBound(nn.Module):
             "empowerment/source_entropy": -log_w.detach().mean(),
         }
         return losses, metrics
+
+
+class NatsHead(nn.Module):
+    """Feature (..., F) -> nats (...), by squared error: a few nats need no bins. 0 before training.
+
+    Args:
+        feat_dim: F. units: Width of the MLP.
+    """
+
+    def __init__(self, feat_dim: int, units: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.mlp = MLP(feat_dim, units, LAYERS, generator)
+        self.out = Linear(units, 1, generator, outscale=0.0)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """(..., F) -> (...)."""
+        return self.out(self.mlp(feat)).squeeze(-1)
 
 
 class Empowerment(nn.Module):
@@ -185,7 +202,7 @@ class Empowerment(nn.Module):
 
     def value(self, feat: Tensor) -> Tensor:
         """(..., F) -> (...) amortised empowerment in nats; a poor decoder makes it negative."""
-        return self.bound.value(feat).mean()
+        return self.bound.value(feat)
 
     @torch.no_grad()
     def reward(self, rollout: Imagined) -> Tensor:

@@ -30,7 +30,7 @@ FEATURES = 64
 ENCODER_LAYERS = 2
 INVERSE_LAYERS = 1
 FORWARD_LAYERS = 2
-HEAD_LAYERS = 2
+HEAD_LAYERS = 1
 # The inverse loss saturates long before it would have unlearned the noise that full-sized random
 # weights let into the features, and surprise would never fall below that noise. Small ones are soon
 # outgrown by what is learned; small ones in later layers too would make unseen states look alike.

@@ -26,7 +26,7 @@ NEVER = torch.zeros(STEPS, N, dtype=torch.bool)
 @pytest.fixture(name="policy", params=SPECS)
 def _policy(request):
     manager = Actor(F, 16, CODE, generator(1))
-    worker = Actor(F + D, 16, SPECS[request.param], generator(2))
+    worker = Actor(F + CODE.dim, 16, SPECS[request.param], generator(2))
     for actor in (manager, worker):  # fresh ones hardly look at anything
         torch.nn.init.normal_(actor.out.weight, generator=generator(3))
     return GoalPolicy(manager, worker, GoalAutoencoder(D, 16, GROUPS, CLASSES, 0), K, D)
@@ -71,7 +71,7 @@ def one_row(policy, feat, is_first, noise, row):
         if since % K == 0:
             code = policy.manager(now).sample(noise[step, row : row + 1, width:])
         goal = policy.goals.decode(code)
-        dist = policy.worker(torch.cat([now, goal], -1))
+        dist = policy.worker(torch.cat([now, code], -1))
         found.append((code[0], goal[0], dist.sample(noise[step, row : row + 1, :width])[0]))
         since += 1
     return found
@@ -111,7 +111,7 @@ def test_log_probability_and_entropy_are_the_workers(policy):
     feat = lived()
     steps = play(policy, feat, NEVER, policy.draw(NOISE, "act", 0, (STEPS, N)))
     for now, acted in zip(feat, steps, strict=True):
-        dist = policy.worker(torch.cat([now, acted.carry.goal], -1))
+        dist = policy.worker(torch.cat([now, acted.carry.code], -1))
         assert torch.equal(acted.log_prob, dist.log_prob(acted.action))
         assert torch.equal(acted.entropy, dist.entropy())
 
@@ -178,7 +178,7 @@ def test_the_mode_keeps_the_same_clock(policy):
         held = fresh if held is None else torch.where(due.unsqueeze(-1), fresh, held)
         assert torch.equal(carry.code, held)
         torch.testing.assert_close(carry.goal, policy.goals.decode(held))
-        want = policy.worker(torch.cat([feat[step], carry.goal], -1)).mode()
+        want = policy.worker(torch.cat([feat[step], carry.code], -1)).mode()
         assert torch.equal(action, want)
 
 
@@ -192,7 +192,7 @@ def test_noise_of_worker_and_manager_are_streams_of_their_own(policy):
 
 
 def test_every_step_a_goal_of_its_own():
-    manager, worker = Actor(F, 16, CODE, generator(1)), Actor(F + D, 16, CODE, generator(2))
+    manager, worker = Actor(F, 16, CODE, generator(1)), Actor(F + CODE.dim, 16, CODE, generator(2))
     policy = GoalPolicy(manager, worker, GoalAutoencoder(D, 16, GROUPS, CLASSES, 0), 1, D)
     noise = policy.draw(NOISE, "act", 0, (STEPS, N))
     steps, feat = play(policy, lived(), NEVER, noise), lived()

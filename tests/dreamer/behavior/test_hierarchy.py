@@ -64,14 +64,19 @@ def live(behavior, seed=0, rows=N):
     return imagined, rewards
 
 
-def goals_over_time(behavior, imagined):
-    """(H, N, D): the goal that was active while acting at each step, kept by a loop over time."""
-    goals = []
+def codes_over_time(imagined):
+    """(H, N, C * L): the code that was pursued while acting at each step, by a loop over time."""
+    codes = []
     for step in range(H):
         if step % K == 0:
-            goal = behavior.goals.decode(imagined.carries[step].code)
-        goals.append(goal.detach())
-    return torch.stack(goals)
+            code = imagined.carries[step].code
+        codes.append(code)
+    return torch.stack(codes)
+
+
+def goals_over_time(behavior, imagined):
+    """(H, N, D): the goal that was active while acting at each step."""
+    return behavior.goals.decode(codes_over_time(imagined)).detach()
 
 
 def lessons_of(behavior, imagined, rewards):
@@ -116,7 +121,7 @@ def test_a_segment_ends_in_its_last_state_under_its_own_goal():
     behavior = behavior_of()
     imagined, rewards = live(behavior)
     _, (level, rollout, targets) = lessons_of(behavior, imagined, rewards)
-    active = goals_over_time(behavior, imagined)
+    active = codes_over_time(imagined)
     for segment in range(M):
         rows = slice(segment * N, (segment + 1) * N)
         for k in range(K + 1):
@@ -154,7 +159,7 @@ def test_what_else_the_worker_earns_goes_on_under_the_goals_that_follow(name):
     imagined, rewards = live(behavior)
     _, (level, rollout, targets) = lessons_of(behavior, imagined, rewards)
     stream = list(level.streams.weights).index(name)
-    active = goals_over_time(behavior, imagined)
+    active = codes_over_time(imagined)
     goals = torch.cat([active, active[-1:]])  # nobody chose another one for the very last state
     with torch.no_grad():
         value = level.critic(torch.cat([imagined.feat, goals], -1)).mean()[..., stream]

@@ -76,7 +76,7 @@ def test_a_worker_alone_reaches_goals_within_reach_and_no_others():
     world, every, count = ring(), 4, 240
     config = policy_config(**LEARNING)
     level = Level(
-        name="worker", metrics="policy", entropy_scale=3e-3, target_kl=0.05, weights={"goal": 1.0}
+        name="worker", metrics="policy", entropy_scale=1e-2, target_kl=0.05, weights={"goal": 1.0}
     )
     width = world.feat_dim + world.count
     worker = ActorCritic(width, 64, world.actions, config, level, seed=0)
@@ -96,7 +96,7 @@ def test_a_worker_alone_reaches_goals_within_reach_and_no_others():
         reward = goal_reward(goal.expand(every, -1, -1), rollout.feat[1:, :, : world.count])
         return rollout, reward
 
-    for update in range(220):
+    for update in range(300):
         cell = (noise.uniform("cell", update, (count,)) * world.count).long()
         goal = world.deter[(noise.uniform("goal", update, (count,)) * world.count).long()]
         rollout, reward = live(update, cell, goal)
