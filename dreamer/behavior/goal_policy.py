@@ -31,8 +31,8 @@ class GoalPolicy:
     """A manager chooses a goal code every K steps, a worker pursues the decoded goal. Satisfies
     `Policy`; owns no weights.
 
-    The worker reads the code and is paid for the goal that it decodes to: the code says as much, and
-    is several times narrower.
+    The worker reads the code and is paid for the goal that it decodes to: the code says as much,
+    and is several times narrower.
 
     Args:
         manager, worker: Actors on (N, F) and on (N, F + C * L). goals: Decodes codes.
