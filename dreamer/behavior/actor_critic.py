@@ -14,7 +14,7 @@ from dreamer.nn.distributions import (
     BoundedNormal,
     OneHotActions,
     OneHotCode,
-    SymexpTwoHot,
+    StreamReturns,
 )
 from dreamer.nn.layers import MLP, Linear
 from dreamer.nn.math import NUM_BINS
@@ -167,18 +167,21 @@ class ValueHead(nn.Module):
     """Values of all reward streams of a level on one trunk; exactly 0 before training.
 
     Args:
-        feat_dim: F. units: Width. streams: S.
+        feat_dim: F. units: Width. task: 1 if the extrinsic stream is the first, or 0.
+        others: S', further streams.
     """
 
-    def __init__(self, feat_dim: int, units: int, streams: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, feat_dim: int, units: int, task: int, others: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.streams = streams
+        self.task = task
         self.mlp = MLP(feat_dim, units, LAYERS, generator)
-        self.out = Linear(units, streams * NUM_BINS, generator, outscale=0.0)
+        self.out = Linear(units, task * NUM_BINS + others, generator, outscale=0.0)
 
-    def forward(self, feat: Tensor) -> SymexpTwoHot:
-        """(..., F) -> distribution over the returns (..., S)."""
-        return SymexpTwoHot(self.out(self.mlp(feat)).unflatten(-1, (self.streams, NUM_BINS)))
+    def forward(self, feat: Tensor) -> StreamReturns:
+        """(..., F) -> distribution over the returns (..., task + S')."""
+        return StreamReturns(self.out(self.mlp(feat)), self.task)
 
 
 class Critic(nn.Module):
@@ -187,12 +190,14 @@ class Critic(nn.Module):
     Source: arXiv 2301.04104, "Critic learning".
     """
 
-    def __init__(self, feat_dim: int, units: int, streams: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, feat_dim: int, units: int, task: int, others: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.head = ValueHead(feat_dim, units, streams, generator)
+        self.head = ValueHead(feat_dim, units, task, others, generator)
         self.slow = deepcopy(self.head).requires_grad_(False)
 
-    def forward(self, feat: Tensor) -> SymexpTwoHot:
+    def forward(self, feat: Tensor) -> StreamReturns:
         """(..., F) -> distribution over the returns (..., S)."""
         return self.head(feat)
 

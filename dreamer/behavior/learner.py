@@ -18,7 +18,7 @@ from dreamer.behavior.ppo import (
 )
 from dreamer.behavior.segments import cut_steps, join_arrivals, join_states
 from dreamer.behavior.streams import RewardStreams
-from dreamer.nn.distributions import SymexpTwoHot, TwoHotCode
+from dreamer.nn.distributions import ReturnsCode
 from dreamer.nn.math import lambda_return, replay_return
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp, flat_gradient
@@ -33,8 +33,7 @@ REPLAY_VALUE_SCALE = 0.3
 class PPOStep(NamedTuple):
     """What one minibatch reads of the rollout, row by row.
 
-    The critic's targets are encoded once per update: `value_bins` and `value_weight` are the fields
-    of a `TwoHotCode`, (rows, S, 4).
+    The critic's targets are encoded once per update: the last three are a `ReturnsCode`.
     """
 
     feat: Tensor
@@ -44,17 +43,18 @@ class PPOStep(NamedTuple):
     weight: Tensor
     value_bins: Tensor
     value_weight: Tensor
+    value_others: Tensor
 
     @classmethod
-    def of(cls, rollout: Rollout, targets: Targets) -> PPOStep:
-        """All rows, (H * N, *)."""
+    def of(cls, rollout: Rollout, targets: Targets, task: int) -> PPOStep:
+        """All rows, (H * N, *); `task` as in `StreamReturns`."""
         return cls(
             rollout.feat[:-1].flatten(0, 1),
             rollout.action.flatten(0, 1),
             rollout.log_prob.flatten(),
             targets.adv.flatten(),
             targets.weight.flatten(),
-            *TwoHotCode.of(_by_row(targets.ret), _by_row(targets.slow)),
+            *ReturnsCode.of(task, _by_row(targets.ret), _by_row(targets.slow)),
         )
 
     def rows(self, index: Tensor) -> PPOStep:
@@ -84,9 +84,10 @@ class ActorCritic(nn.Module):
         self.entropy_scale: Rate = level.entropy_scale
         self.parts: dict[str, Tensor] = {}
         self.streams = RewardStreams(level.weights)
-        prefix, heads = level.prefix, len(level.weights)
+        prefix, self.task = level.prefix, int("extrinsic" in level.weights)
+        heads = self.task, len(level.weights) - self.task
         self.actor = Actor(feat_dim, units, spec, init(seed, f"{prefix}actor"))
-        self.critic = Critic(feat_dim, units, heads, init(seed, f"{prefix}critic"))
+        self.critic = Critic(feat_dim, units, *heads, init(seed, f"{prefix}critic"))
 
     @property
     def actor_group(self) -> str:
@@ -155,9 +156,9 @@ class ActorCritic(nn.Module):
             means = means.unflatten(0, rollout.weight.shape).movedim(-1, 1)
             value = torch.cat([means, self.critic(rollout.feat[-1]).mean().t()[None]])
         targets = self.targets(rollout, value)
-        code = TwoHotCode.of(_by_row(targets.ret), _by_row(targets.slow))
-        codes = map(TwoHotCode, code.bins.split(CHUNK), code.weight.split(CHUNK))
-        fit = [value.code_loss(each).sum(-1) for value, each in zip(values, codes, strict=True)]
+        code = ReturnsCode.of(self.task, _by_row(targets.ret), _by_row(targets.slow))
+        codes = map(ReturnsCode, *(each.split(CHUNK) for each in code))
+        fit = [value.loss(each) for value, each in zip(values, codes, strict=True)]
         gain = rollout.log_prob * targets.adv + self.entropy_scale * rollout.entropy
         value_loss = torch.cat(fit).view_as(targets.weight)
         return {"actor": -targets.weight * gain, "critic": targets.weight * value_loss}, targets
@@ -182,7 +183,8 @@ class ActorCritic(nn.Module):
         ret = replay_return(reward, bootstrap, is_last, is_terminal, discount, LAMBDA)
         with torch.no_grad():
             slow = self.critic.slow(feat[:-1]).mean()[..., 0]
-        value = SymexpTwoHot(self.critic(feat[:-1]).logit[..., 0, :])
+        value = self.critic(feat[:-1]).task
+        assert value is not None, "the top level always learns of the task"
         return (~is_last[:-1]).float() * value.loss(ret, slow)
 
     def ppo_update(
@@ -204,7 +206,7 @@ class ActorCritic(nn.Module):
             examine: Parts of the actor's loss, `entropy` and streams, whose gradient before the
                 last step `parts` will hold.
         """
-        whole = PPOStep.of(rollout, targets)
+        whole = PPOStep.of(rollout, targets, self.task)
         advs = _by_row(targets.advs)
         gate = torch.ones((), device=whole.feat.device)
         metrics: list[Metrics] = []
@@ -232,8 +234,8 @@ class ActorCritic(nn.Module):
         )
         gain = surrogate + self.entropy_scale * entropy
         policy_loss = -weighted_mean(gain, step.weight)
-        code = TwoHotCode(step.value_bins, step.value_weight)
-        value_loss = weighted_mean(self.critic(step.feat).code_loss(code).sum(-1), step.weight)
+        code = ReturnsCode(step.value_bins, step.value_weight, step.value_others)
+        value_loss = weighted_mean(self.critic(step.feat).loss(code), step.weight)
         return policy_loss, value_loss, ppo_metrics(ratio, config.clip_ratio, entropy)
 
     def held_out_loss(self, rollout: Rollout, targets: Targets) -> Tensor:
@@ -242,11 +244,11 @@ class ActorCritic(nn.Module):
 
         The actor's part is the policy gradient's, whose gradient is that of the expected advantage.
         """
-        step = PPOStep.of(rollout, targets)
+        step = PPOStep.of(rollout, targets, self.task)
         log_prob = self.actor(step.feat).log_prob(step.action)
         surrogate, _ = clipped_surrogate(log_prob, step.log_prob_old, step.adv, 1.0)
-        code = TwoHotCode(step.value_bins, step.value_weight)
-        fit = self.critic(step.feat).code_loss(code).sum(-1)
+        code = ReturnsCode(step.value_bins, step.value_weight, step.value_others)
+        fit = self.critic(step.feat).loss(code)
         return weighted_mean(fit - surrogate, step.weight)
 
     def _examine(self, step: PPOStep, advs: Tensor, names: tuple[str, ...]) -> None:

@@ -24,8 +24,8 @@ FLOORS = {"extrinsic": 1.0, "icm": 0.1, "empowerment": 0.1, "goal": 0.1}
 
 
 def active(weights: Mapping[str, float]) -> dict[str, float]:
-    """The streams that are in the mix."""
-    return {name: weight for name, weight in weights.items() if weight > 0.0}
+    """The streams that are in the mix, in the order of FLOORS: the task's is the first."""
+    return {name: weights[name] for name in FLOORS if weights.get(name, 0.0) > 0.0}
 
 
 class RewardStreams(nn.Module):

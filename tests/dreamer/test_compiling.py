@@ -20,7 +20,7 @@ from builders import (
 
 from dreamer.behavior.learner import PPOStep
 from dreamer.compiling import compile_pieces
-from dreamer.nn.distributions import TwoHotCode
+from dreamer.nn.distributions import ReturnsCode
 from dreamer.types import ConfigError
 from dreamer.world_model.sizes import SIZES
 
@@ -133,7 +133,7 @@ def minibatch(spec, feat_dim, rows=24):
     """Random rows for PPO, in float64 but for the targets' bins."""
     source = generator(3)
     numbers = partial(torch.randn, generator=source, dtype=torch.float64)
-    code = TwoHotCode.of(*(5.0 * torch.randn(2, rows, 1, generator=source)))
+    code = ReturnsCode.of(1, *(5.0 * torch.randn(2, rows, 1, generator=source)))
     return PPOStep(
         feat=numbers(rows, feat_dim),
         action=random_action(spec, (rows,)).double(),
@@ -142,6 +142,7 @@ def minibatch(spec, feat_dim, rows=24):
         weight=numbers(rows).sigmoid(),
         value_bins=code.bins,
         value_weight=code.weight.double(),
+        value_others=code.others.double(),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from builders import generator, policy_config
 
 from dreamer.behavior.actor_critic import Actor, Critic
+from dreamer.nn.distributions import ReturnsCode
 from dreamer.types import ActionSpec, ConfigError
 
 F, STREAMS = 20, 2
@@ -63,7 +64,7 @@ def test_mean_and_deviation_have_layers_of_their_own():
 
 
 def test_slow_critic_starts_as_a_copy_and_follows_at_two_percent():
-    critic = Critic(F, 16, STREAMS, generator())
+    critic = Critic(F, 16, 1, STREAMS - 1, generator())
     fast = dict(critic.head.named_parameters())
     slow = dict(critic.slow.named_parameters())
     assert all(torch.equal(fast[name], slow[name]) for name in fast)
@@ -78,15 +79,16 @@ def test_slow_critic_starts_as_a_copy_and_follows_at_two_percent():
 
 
 def test_slow_critic_is_saved_and_not_trained():
-    critic = Critic(F, 16, STREAMS, generator())
+    critic = Critic(F, 16, 1, STREAMS - 1, generator())
     assert any(name.startswith("slow.") for name in critic.state_dict())
     assert not any(p.requires_grad for p in critic.slow.parameters())
-    critic(torch.randn(3, F)).loss(torch.ones(3, STREAMS)).sum().backward()
+    code = ReturnsCode.of(1, torch.ones(3, STREAMS))
+    critic(torch.randn(3, F)).loss(code).sum().backward()
     assert all(p.grad is None for p in critic.slow.parameters())
 
 
 def test_slow_critic_shares_no_memory():
-    critic = Critic(F, 16, STREAMS, generator())
+    critic = Critic(F, 16, 1, STREAMS - 1, generator())
     own = {p.data_ptr() for p in critic.head.parameters()}
     assert not own & {p.data_ptr() for p in critic.slow.parameters()}
 

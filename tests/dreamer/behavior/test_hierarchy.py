@@ -38,7 +38,7 @@ def behavior_of(
             torch.nn.init.normal_(head.out.weight, std=0.3, generator=generator(number))
             # The outermost bins stand for hundreds of millions.
             narrow = -0.5 * (torch.arange(NUM_BINS) - NUM_BINS // 2).abs()
-            head.out.bias.data = narrow.repeat(head.streams)
+            head.out.bias.data[: head.task * NUM_BINS] = narrow.repeat(head.task)
     return behavior
 
 

@@ -114,9 +114,9 @@ def test_reinforce_losses_by_hand():
     losses, targets = behavior.reinforce(rollout)
     gain = rollout.log_prob * targets.adv + 0.1 * rollout.entropy
     torch.testing.assert_close(losses["actor"], -targets.weight * gain)
-    value = behavior.critic(rollout.feat[:-1])
-    fit = value.loss(targets.ret.movedim(1, -1)) + value.loss(targets.slow.movedim(1, -1))
-    torch.testing.assert_close(losses["critic"], targets.weight * fit[..., 0])
+    value = behavior.critic(rollout.feat[:-1]).task
+    fit = value.loss(targets.ret[:, 0]) + value.loss(targets.slow[:, 0])
+    torch.testing.assert_close(losses["critic"], targets.weight * fit)
 
 
 def test_actor_and_critic_losses_train_their_own_networks_only():
@@ -221,8 +221,8 @@ def test_replay_value_by_hand():
     r2 = 3 + 0.5 * 30
     r1 = 2 + 0.5 * (0.05 * 20 + 0.95 * r2)
     ret = torch.tensor([[1 + 0.5 * 10], [r1], [r2]])
-    value, slow = behavior.critic(feat[:-1]), behavior.critic.slow(feat[:-1]).mean()
-    want = (value.loss(ret.unsqueeze(-1)) + value.loss(slow))[..., 0]
+    value, slow = behavior.critic(feat[:-1]).task, behavior.critic.slow(feat[:-1]).task.mean()
+    want = value.loss(ret) + value.loss(slow)
     want[1] = 0.0  # the episode ended here: its successor belongs to another one
     torch.testing.assert_close(loss, want)
 

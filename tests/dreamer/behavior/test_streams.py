@@ -32,8 +32,8 @@ def level_of(weights, **changes):
     return Level(**values | {"weights": weights} | changes)
 
 
-def test_only_what_has_weight_is_active_and_the_order_stays():
-    assert list(active({"b": 0.5, "a": 0.0, "extrinsic": 1.0})) == ["b", "extrinsic"]
+def test_only_what_has_weight_is_active_and_the_task_comes_first():
+    assert list(active({"goal": 0.5, "icm": 0.0, "extrinsic": 1.0})) == ["extrinsic", "goal"]
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_streams_that_are_off_allocate_nothing(weights, parts):
     assert not list(streams.parameters())
 
 
-def test_a_stream_costs_one_head():
+def test_a_stream_costs_one_number_and_the_task_a_two_hot_head():
     def trained(weights):
         spec = ActionSpec(kind="discrete", sizes=(2,))
         level = ActorCritic(7, 16, spec, policy_config(), level_of(weights), 0)
         return sum(p.numel() for p in level.parameters() if p.requires_grad)
 
-    head = 16 * NUM_BINS + NUM_BINS
     counts = [trained(dict(list(ALL.items())[:number])) for number in (1, 2, 3, 4)]
-    assert [b - a for a, b in pairwise(counts)] == [head] * 3
+    assert [b - a for a, b in pairwise(counts)] == [16 + 1] * 3
+    assert trained({"extrinsic": 1.0}) - trained({"goal": 1.0}) == (16 + 1) * (NUM_BINS - 1)
 
 
 def test_extrinsic_rewards_keep_their_size():
