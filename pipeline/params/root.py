@@ -12,7 +12,7 @@ from dreamer.behavior.actor_critic import PolicyConfig
 from dreamer.envs.make import EnvConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig
 from dreamer.loop import TrainConfig
-from dreamer.meta_gradient import MetaConfig
+from dreamer.meta_gradient import MetaConfig, MetaGradient
 from dreamer.pretraining import PretrainConfig
 from dreamer.replay.buffer import ReplayConfig
 from dreamer.schedule import OptimizerConfig
@@ -132,6 +132,7 @@ def validate(params: Params) -> Params:
         "policy.minibatches", params.policy.minibatches, 1, replay.batch_size * per_sequence
     )
     check_levels(params)
+    check_rates(params)
     if params.evaluate.num_envs > params.evaluate.episodes:
         allowed = f"1 to {params.evaluate.episodes} (evaluate.episodes)"
         raise ConfigError("evaluate.num_envs", params.evaluate.num_envs, allowed)
@@ -164,6 +165,25 @@ def check_levels(params: Params) -> None:
         if weight and not on:
             allowed = f"0, or intrinsic.{name}.enabled: true"
             raise ConfigError(f"policy.worker.{name}", weight, allowed)
+
+
+def check_rates(params: Params) -> None:
+    """Check that rates which tune themselves start within their bounds.
+
+    Raises:
+        ConfigError: naming the key to change.
+    """
+    if not params.meta.enabled:
+        return
+    rates = {
+        "world_model.world_lr": params.world_model.world_lr,
+        "policy.actor_lr": params.policy.actor_lr,
+        "policy.critic_lr": params.policy.critic_lr,
+    }
+    low, high = MetaGradient.LOWEST, MetaGradient.HIGHEST
+    for key, rate in rates.items():
+        if not low <= rate <= high:
+            raise ConfigError(key, rate, f"{low:g} to {high:g} while meta.enabled")
 
 
 def from_raw(raw: Raw) -> Params:

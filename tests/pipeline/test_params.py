@@ -373,6 +373,8 @@ def test_load_params(tmp_path):
         ("policy.goal_every", 4, "one of [1, 3, 5, 15], which divide imagination.horizon, 15"),
         ("policy.goal_every", 30, "one of [1, 3, 5, 15], which divide imagination.horizon, 15"),
         ("policy.goal_every", 0, "1 to 1000"),
+        ("policy.critic_lr", 0.1, "1e-06 to 0.01 while meta.enabled"),
+        ("world_model.world_lr", 1e-7, "1e-06 to 0.01 while meta.enabled"),
         ("policy.goal_classes", 1, "2 to 64"),
         ("policy.worker.goal", -1.0, "0 to 100"),
         ("policy.worker.goal", 0.0, "above 0, unless another stream drives the worker"),
