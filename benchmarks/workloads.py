@@ -58,23 +58,9 @@ WORKLOADS = {
 }
 
 
-def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3Trainer:
-    """Build the agent of a workload with fixed seeds.
-
-    Args:
-        workload: What is updated. modules: Names out of MODULES, of what is switched on.
-    """
-    world_model = WorldModelConfig(
-        size=workload.size,
-        kl_scale=1.0,
-        free_nats=1.0,
-        recon_scale=1.0,
-        cont_scale=1.0,
-        discount_horizon=333.0,
-        world_lr=4e-5,
-        embed_dim="auto",
-    )
-    policy = PolicyConfig(
+def policy_of(workload: Workload, modules: Collection[str]) -> PolicyConfig:
+    """Behaviour learning of a workload, flat unless `hierarchy` is among the modules."""
+    return PolicyConfig(
         actor=workload.actor,  # type: ignore[arg-type]
         clip_ratio=0.2,
         epochs=2,
@@ -93,11 +79,29 @@ def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3
         manager_target_kl=0.1,
         worker=WorkerWeights(goal=0.3, extrinsic=1.0, icm=0.0, empowerment=0.0),
     )
+
+
+def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3Trainer:
+    """Build the agent of a workload with fixed seeds.
+
+    Args:
+        workload: What is updated. modules: Names out of MODULES, of what is switched on.
+    """
+    world_model = WorldModelConfig(
+        size=workload.size,
+        kl_scale=1.0,
+        free_nats=1.0,
+        recon_scale=1.0,
+        cont_scale=1.0,
+        discount_horizon=333.0,
+        world_lr=4e-5,
+        embed_dim="auto",
+    )
     return DreamerV3Trainer(
         workload.spec,
         world_model=world_model,
         imagination=ImaginationConfig(horizon=workload.horizon, starts="all"),
-        policy=policy,
+        policy=policy_of(workload, modules),
         intrinsic=IntrinsicConfig(
             icm=ICMConfig(enabled="icm" in modules, weight=0.01, lr=3e-4),
             empowerment=EmpowermentConfig(
