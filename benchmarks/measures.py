@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from benchmarks.claims import best_returns, spread
-from benchmarks.final_rates import distance
+from benchmarks.final_rates import METRIC, distance
 
 Row = Mapping[str, Any]
 
@@ -135,9 +135,10 @@ def share(stem: str, of: str, task: str) -> Measure:
 
 
 def farthest_rate(stem: str) -> Measure:
-    """Largest factor between a final rate and the tuned one, over rates and seeds."""
+    """Largest factor between the final rate of the acting policy, `meta/lr`, and the tuned one."""
     return lambda results: max(
-        (distance(rate) for row in results.rows.get(stem, ()) for rate in rates(row)), default=None
+        (distance(rate) for row in results.rows.get(stem, ()) for rate in acting_rate(row)),
+        default=None,
     )
 
 
@@ -149,6 +150,11 @@ def rates_on_bounds(stem: str) -> Measure:
         return float(sum(r["on_bound"] for row in rows for r in rates(row))) if rows else None
 
     return measure
+
+
+def acting_rate(row: Row) -> list[Mapping[str, Any]]:
+    """Final `meta/lr` of a run; empty if it did not tune itself."""
+    return [rate for name, rate in row.get("rates", {}).items() if name == METRIC]
 
 
 def rates(row: Row) -> list[Mapping[str, Any]]:

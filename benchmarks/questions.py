@@ -47,13 +47,17 @@ LEVELS = {
 PITS_ICM = FLAT | icm(0.1)
 POWERS = {f"icm-emp{weight:g}": PITS_ICM | empowerment(weight) for weight in (0.01, 0.1, 1.0)}
 
+# Half the preset's steps: slow rates must not have the time to arrive after all. The steps of the
+# rates are ten times the default's, which keeps rates that are right where they are.
+SHORT = {"train.env_steps": 16000}
+SEEKING = META | {"meta.step": 0.05, "meta.every": 2, "meta.warmup": 0}
 RATES = {
     "flat": FLAT,
-    "meta": FLAT | META,
+    "meta": FLAT | SEEKING,
     "x10": FLAT | rates(10),
-    "x10-meta": FLAT | rates(10) | META,
+    "x10-meta": FLAT | rates(10) | SEEKING,
     "d10": FLAT | rates(0.1),
-    "d10-meta": FLAT | rates(0.1) | META,
+    "d10-meta": FLAT | rates(0.1) | SEEKING,
 }
 
 ABLATION = {
@@ -102,7 +106,12 @@ LEVELED = Question(
     tasks=(
         Task(preset="key_chain", arms=LEVELS),
         Task(preset="pin_pad", arms=LEVELS),
-        Task(preset="cartpole", arms={"flat": FLAT, "hierarchy": FLAT | HIERARCHY}),
+        Task(
+            preset="cartpole",
+            mark="short",
+            changes=SHORT,
+            arms={"flat": FLAT, "hierarchy": FLAT | HIERARCHY},
+        ),
     ),
     expectations=(
         Expectation(
@@ -122,7 +131,7 @@ LEVELED = Question(
         ),
         Expectation(
             text="cartpole, where it should not help: distance of the two means",
-            measure=gap("cartpole-hierarchy", "cartpole-flat"),
+            measure=gap("cartpole-short-hierarchy", "cartpole-short-flat"),
             at_most=25.0,
         ),
     ),
@@ -157,7 +166,7 @@ def recovery(task: str, arm: str) -> tuple[Expectation, ...]:
             at_least=0.8,
         ),
         Expectation(
-            text=f"{arm}: farthest final rate, as a multiple of the tuned one or its inverse",
+            text=f"{arm}: final rate of the actor farthest from the tuned one, as a factor",
             measure=farthest_rate(tuning),
             at_most=3.0,
         ),
@@ -170,13 +179,13 @@ def recovery(task: str, arm: str) -> tuple[Expectation, ...]:
 SELF_TUNING = Question(
     name="meta",
     text="Do learning rates that are ten times too high or too low find their way back?",
-    tasks=(Task(preset="cartpole", arms=RATES),),
+    tasks=(Task(preset="cartpole", mark="short", changes=SHORT, arms=RATES),),
     expectations=(
-        *recovery("cartpole", "x10"),
-        *recovery("cartpole", "d10"),
+        *recovery("cartpole-short", "x10"),
+        *recovery("cartpole-short", "d10"),
         Expectation(
             text="tuned rates: share of the tuned return that tuning them on keeps",
-            measure=share("cartpole-meta", "cartpole-flat", "cartpole"),
+            measure=share("cartpole-short-meta", "cartpole-short-flat", "cartpole-short"),
             at_least=0.9,
         ),
     ),

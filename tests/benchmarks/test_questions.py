@@ -226,12 +226,14 @@ def test_measures_of_known_rows():
     assert share("b", "a", "task")(known._replace(random={"task": 75.0})) is None
 
 
-def test_rates_are_judged_by_the_worst():
+def test_the_acting_rate_is_judged_by_the_farthest_seed_and_all_by_the_bounds():
     good = RATE["meta/lr"]
     bad = good | {"final": 1e-2, "on_bound": True}
     rows = [{"rates": RATE}, {"rates": {"meta/lr": good, "meta/lr_world": bad}}, {}]
-    known = Results({"a": rows}, {})
-    assert farthest_rate("a")(known) == pytest.approx(10.0)
+    acting = {"rates": {"meta/lr": good | {"final": good["tuned"] / 4}, "meta/lr_world": bad}}
+    known = Results({"a": rows, "c": [*rows, acting]}, {})
+    assert farthest_rate("a")(known) == pytest.approx(2.0)
+    assert farthest_rate("c")(known) == pytest.approx(4.0)
     assert rates_on_bounds("a")(known) == 1.0
     assert rates_on_bounds("b")(known) is None
     assert farthest_rate("b")(known) is None
