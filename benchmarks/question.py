@@ -50,12 +50,14 @@ class Question:
     Attributes:
         name: For the command line and the page. text: The question.
         tasks: Where it is tried. expectations: Together they are the claim.
+        analysis: What was found out on the way, a paragraph each, above all why a result is bad.
     """
 
     name: str
     text: str
     tasks: tuple[Task, ...]
     expectations: tuple[Expectation, ...]
+    analysis: tuple[str, ...] = ()
 
     @property
     def claims(self) -> tuple[Expectation, ...]:

@@ -108,6 +108,7 @@ def question_section(found: Answer) -> Iterator[str]:
     yield from (say(*each) for each in found.found)
     yield f"\nVerdict: **{found.verdict}** ({len(found.rows)} of {found.wanted} runs finished).\n"
     yield from notes(found.rows)
+    yield from (f"{paragraph}\n" for paragraph in question.analysis)
     for task in question.tasks:
         yield from task_part(found, task)
     if lines := rate_lines(found):

@@ -82,21 +82,32 @@ EXPLORATION = Question(
             arms=SEA,
         ),
     ),
-    expectations=tuple(
-        expectation
-        for stem in ("deep_sea", "deep_sea-size15")
-        for expectation in (
-            Expectation(
-                text=f"{stem}: best of the flat agents, which fail",
-                measure=highest(f"{stem}-flat"),
-                at_most=0.1,
-            ),
-            Expectation(
-                text=f"{stem}: mean of the curious agents",
-                measure=mean(f"{stem}-icm"),
-                at_least=0.8,
-            ),
-        )
+    expectations=(
+        Expectation(
+            text="deep_sea: mean of the curious agents",
+            measure=mean("deep_sea-icm"),
+            at_least=0.8,
+        ),
+        Expectation(
+            text="deep_sea-size15: mean of the curious agents",
+            measure=mean("deep_sea-size15-icm"),
+            at_least=0.8,
+        ),
+        Expectation(
+            text="deep_sea-size15: best of the flat agents, which fail",
+            measure=highest("deep_sea-size15-flat"),
+            at_most=0.1,
+        ),
+    ),
+    analysis=(
+        "Size 10 does not separate the two for certain: 1,000 episodes of random play find a "
+        "treasure of one in 1,024 with a probability of 62 %, and an agent that has found it once "
+        "may learn it. At size 15 the 1,730 episodes of a run find it with one of 5 %.",
+        "What a world model is given for free decides here. With one free nat, as in the paper, it "
+        "never has to learn which action does what, for the outcome of a move is worth 0.69 nats: "
+        "curiosity then found the treasure of size 10 once in 1,090 episodes (seed 1) and lost it "
+        "again. With the default 0.1, and reconstruction weighted 10, the same agent has solved it "
+        "after 6,000 steps.",
     ),
 )
 

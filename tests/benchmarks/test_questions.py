@@ -58,6 +58,7 @@ QUESTION = Question(
         Expectation(text="curious", measure=mean("smoke-long-curious"), at_least=30.0),
         Expectation(text="flat fails", measure=highest("smoke-long-flat"), at_most=25.0),
     ),
+    analysis=("Why it is so.",),
 )
 
 
@@ -288,6 +289,7 @@ def test_section_of_known_rows(tmp_path):
     assert "| [toy](#toy) | 4 of 4 | 4 of 4 | met |" in page
     assert "- curious, at least 30 needed: 45.00, met\n" in page
     assert "- flat fails, at most 25 needed: 22.00, met\n" in page
+    assert "\nWhy it is so.\n\n" in page
     assert "- minutes of the longest run, at most 30 needed: 1.000, met" in page
     assert (
         "| curious | 0, 1 | 45.00 +- 7.07 (40.00 .. 50.00) | 44.00 +- 7.07 (39.00 .. 49.00) | "
