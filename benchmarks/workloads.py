@@ -103,7 +103,7 @@ def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3
         imagination=ImaginationConfig(horizon=workload.horizon, starts="all"),
         policy=policy_of(workload, modules),
         intrinsic=IntrinsicConfig(
-            icm=ICMConfig(enabled="icm" in modules, weight=0.01, lr=3e-4),
+            icm=ICMConfig(enabled="icm" in modules, weight=0.01, lr=3e-4, head_lr=3e-3),
             empowerment=EmpowermentConfig(
                 enabled="empowerment" in modules,
                 weight=0.01,

@@ -90,7 +90,7 @@ def intrinsic_config(*, icm=None, empowerment=None, **changes):
     values = {"kind": "action", "steps": 2, "every": 1, "lr": 1e-3}
     values |= {"enabled": empowerment is not None, "weight": empowerment or 0.0}
     return IntrinsicConfig(
-        icm=ICMConfig(enabled=icm is not None, weight=icm or 0.0, lr=1e-3),
+        icm=ICMConfig(enabled=icm is not None, weight=icm or 0.0, lr=1e-3, head_lr=1e-3),
         empowerment=EmpowermentConfig(**values | changes),
     )
 

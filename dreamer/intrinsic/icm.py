@@ -45,17 +45,21 @@ class ICMConfig:
         enabled: Whether the module exists.
         weight: Weight of the stream `icm` in the mix of rewards; with 0 the module is trained and
             reported, and the policy does not hear of it.
-        lr: Learning rate.
+        lr: Learning rate of both models: how long something stays surprising.
+        head_lr: Learning rate of the head, which runs after them: a head that lags behind pays for
+            surprise that is long gone, and the policy stays where it was.
     """
 
     enabled: bool
     weight: float
     lr: float
+    head_lr: float
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         check_range("weight", self.weight, 0.0, 100.0)
         check_range("lr", self.lr, 0.0, 1.0)
+        check_range("head_lr", self.head_lr, 0.0, 1.0)
 
 
 class Pairs(NamedTuple):
@@ -113,6 +117,16 @@ class ICM(nn.Module):
         self.forward_model = ForwardModel(spec.dim, units, init(seed, "icm/forward"))
         self.head = ScalarHead(feat_dim, units, HEAD_LAYERS, init(seed, "icm/head"))
 
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Optimiser groups, named as their losses."""
+        parts = (self.encoder, self.to_phi, self.inverse, self.forward_model)
+        models = [param for part in parts for param in part.parameters()]
+        return {"icm": models, "icm_head": list(self.head.parameters())}
+
+    def rates(self) -> dict[str, float]:
+        """Learning rate of each group."""
+        return {"icm": self.config.lr, "icm_head": self.config.head_lr}
+
     def encode(self, embed: Tensor) -> Tensor:
         """(..., E) -> features phi (..., 64) of zero mean and unit variance, which bounds what a
         surprise can be; no gradient to `embed`.
@@ -157,11 +171,13 @@ class ICM(nn.Module):
             "icm_head": weighted_mean(head.loss(pairs.surprise), counts),
         }
         with torch.no_grad():
+            paid = head.mean().clamp_min(0.0)
             metrics = {
                 "intrinsic/icm_loss": losses["icm"].detach(),
                 "icm/inverse_loss": inverse.detach(),
                 "icm/forward_loss": forward.detach(),
-                "icm/reward_mean": weighted_mean(head.mean().clamp_min(0.0), counts),
+                "icm/reward_mean": weighted_mean(paid, counts),
+                "icm/reward_error": weighted_mean((paid - pairs.surprise).abs(), counts),
             }
             if self.spec.kind == "discrete":
                 hits = self._hits(pairs.guess, replayed.action[:-1])

@@ -28,7 +28,7 @@ class IntrinsicConfig:
 
 
 class IntrinsicRewards(nn.Module):
-    """The enabled modules; each learns in an optimiser group of its own name.
+    """The enabled modules; each learns in optimiser groups of its own.
 
     Args:
         model: The world model that imagines. config: What is enabled; None is nothing.
@@ -81,15 +81,20 @@ class IntrinsicRewards(nn.Module):
         return {"empowerment": self.config.empowerment.weight}
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Optimiser group of each module."""
-        return {name: list(module.parameters()) for name, module in self._modules_by_group()}
+        """Parameters of each optimiser group."""
+        groups = {} if self.icm is None else self.icm.groups()
+        empowerment = self.empowerment or self.option
+        if empowerment is not None:
+            groups["empowerment"] = list(empowerment.parameters())
+        return groups
 
     def rates(self) -> dict[str, float]:
         """Learning rate of each group."""
-        if self.config is None:
-            return {}
-        rates = {"icm": self.config.icm.lr, "empowerment": self.config.empowerment.lr}
-        return {name: rates[name] for name, _ in self._modules_by_group()}
+        rates = {} if self.icm is None else self.icm.rates()
+        empowerment = self.empowerment or self.option
+        if empowerment is not None:
+            rates["empowerment"] = empowerment.config.lr
+        return rates
 
     def losses(
         self, rssm: RSSM, replayed: Replayed, imagined: Imagined, noise: Noise, index: int
@@ -99,7 +104,7 @@ class IntrinsicRewards(nn.Module):
         metrics: Metrics = {}
         if self.icm is not None:
             parts, more = self.icm.losses(replayed)
-            losses["icm"], metrics = _sum(parts), metrics | more
+            losses, metrics = losses | parts, metrics | more
         if self.config is None or index % self.config.empowerment.every:
             return losses, metrics
         if self.empowerment is not None:
@@ -146,10 +151,6 @@ class IntrinsicRewards(nn.Module):
         log_prob = torch.cat([each.log_prob for each in choices])
         weight = split_steps(imagined.cont[:-1].cumprod(0), every)[0]
         return state[0], state[-1], code, log_prob, weight
-
-    def _modules_by_group(self) -> list[tuple[str, nn.Module]]:
-        named = [("icm", self.icm), ("empowerment", self.empowerment or self.option)]
-        return [(name, module) for name, module in named if module is not None]
 
 
 def _sum(losses: Losses) -> Tensor:

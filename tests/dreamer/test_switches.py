@@ -263,7 +263,7 @@ def test_other_learners_send_no_gradient_into_the_world_model_or_the_policy(kind
     losses, _ = trainer.intrinsic.losses(trainer.model.rssm, replayed, rollout, trainer.noise, 0)
     goals = trainer.behavior.goals
     losses["goals"], _ = goals.loss(out.observed.deter, torch.rand(4, 2, goals.groups))
-    assert losses.keys() == {"icm", "empowerment", "goals"}
+    assert losses.keys() == {"icm", "icm_head", "empowerment", "goals"}
     for name, loss in losses.items():
         params = trainer.optimizer.params
         strangers = [p for group, own in params.items() if group != name for p in own]

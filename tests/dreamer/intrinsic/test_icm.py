@@ -25,7 +25,7 @@ LR = 2e-3
 
 
 def make(spec=TWO, embed=STATES, feat=STATES, seed=0, units=32):
-    config = ICMConfig(enabled=True, weight=0.1, lr=LR)
+    config = ICMConfig(enabled=True, weight=0.1, lr=LR, head_lr=LR)
     return ICM(embed, feat, units, spec, config, seed)
 
 
@@ -421,10 +421,17 @@ def test_weights_are_a_function_of_the_seed():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("weight", -0.1), ("weight", 101.0), ("weight", math.nan), ("lr", -1e-3), ("lr", 2.0)],
+    [
+        ("weight", -0.1),
+        ("weight", 101.0),
+        ("weight", math.nan),
+        ("lr", -1e-3),
+        ("lr", 2.0),
+        ("head_lr", 2.0),
+    ],
 )
 def test_configuration_out_of_range(name, value):
-    values = {"enabled": True, "weight": 0.1, "lr": 3e-4}
+    values = {"enabled": True, "weight": 0.1, "lr": 3e-4, "head_lr": 3e-4}
     with pytest.raises(ConfigError) as error:
         ICMConfig(**values | {name: value})
     assert error.value.key == name
