@@ -28,6 +28,15 @@ RANDOM_KEYS = {"preset", "seed", "parameters", "random", "idle", "circumstances"
 COMMAND = ".venv/bin/python -m benchmarks.evidence"
 
 
+# Switch of a part -> how the names of its parameters begin.
+SWITCHES = {
+    "policy.hierarchy": ("policy.goal_", "policy.manager_", "policy.worker."),
+    "intrinsic.icm.enabled": ("intrinsic.icm.",),
+    "intrinsic.empowerment.enabled": ("intrinsic.empowerment.",),
+    "meta.enabled": ("meta.",),
+}
+
+
 class Times(NamedTuple):
     """Instead of a value: that of the preset, multiplied."""
 
@@ -104,7 +113,9 @@ def parameters_of(job: Job, raw: Raw) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say which parameters have other values now, or are gone; 1, 1.0 and true are three."""
+    """Say which parameters have other values now, or are gone; 1, 1.0 and true are three. What
+    belongs to a part that was and is switched off does not count.
+    """
 
     def told(values: Mapping[str, Any], key: str) -> str:
         return json.dumps(values[key]) if key in values else "not there"
@@ -113,13 +124,21 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}: then {told(then, key)}, now {told(now, key)}"
         for key in keys
-        if told(then, key) != told(now, key)
+        if told(then, key) != told(now, key) and not idle(key, then, now)
     ]
 
 
 def newer(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Today's parameters that did not exist when a row was made: it is no less true for them."""
-    return [key for key in now if key not in then]
+    return [key for key in now if key not in then and not idle(key, then, now)]
+
+
+def idle(key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a parameter belongs to a part that is switched off on both sides."""
+    return any(
+        key.startswith(own) and key != switch and not (then.get(switch) or now.get(switch))
+        for switch, own in SWITCHES.items()
+    )
 
 
 def changed_by(raw: Raw, root: Path = ROOT) -> dict[str, Any]:

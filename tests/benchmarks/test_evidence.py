@@ -185,6 +185,21 @@ def test_spread_is_that_of_a_sample():
 # --- rows -----------------------------------------------------------------------------------------
 
 
+def test_parameters_of_a_part_that_is_off_make_no_difference():
+    off = {"policy.hierarchy": False, "policy.goal_lr": 1e-3, "policy.epochs": 2}
+    now = off | {"policy.goal_lr": 3e-3, "policy.goal_every": 5}
+    assert (differences(off, now), newer(off, now)) == ([], [])
+    on = now | {"policy.hierarchy": True}
+    assert differences(on, on | {"policy.goal_lr": 1e-3}) == [
+        "policy.goal_lr: then 0.003, now 0.001"
+    ]
+    assert [line.split(":")[0] for line in differences(off, on)] == [
+        "policy.hierarchy",
+        "policy.goal_lr",
+    ]
+    assert newer({"policy.epochs": 2}, now) == ["policy.hierarchy"]
+
+
 def test_differences_name_changed_added_and_removed_parameters():
     then = {"a": 1, "b": True, "gone": "x"}
     assert differences(then, dict(then)) == []
