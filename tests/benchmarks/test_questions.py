@@ -342,7 +342,7 @@ def test_rows_tell_where_rates_ended_and_what_is_newer_than_they(tmp_path):
     row = fake(second, 22.0, rates={"meta/lr": RATE["meta/lr"] | {"final": 9e-3, "near": False}})
     for key in [key for key in row["parameters"] if key.startswith("meta.")]:
         del row["parameters"][key]
-    del row["parameters"]["policy.goal_lr"]
+    del row["parameters"]["policy.slow_rate"]
     row["parameters"]["policy.epochs"] = 77
     put(tmp_path / "results", second, row)
     page = page_of(tmp_path)
@@ -351,7 +351,7 @@ def test_rows_tell_where_rates_ended_and_what_is_newer_than_they(tmp_path):
     )
     assert (
         "Earlier: smoke-long-flat-seed1 are of commit fedcba9876, when there was no "
-        "`policy.goal_lr`, `meta.*` yet;" in page
+        "`policy.slow_rate`, `meta.*` yet;" in page
     )
     assert (
         "Stale: smoke-long-flat-seed1 was made with other parameters (policy.epochs: then" in page

@@ -333,7 +333,7 @@ policy: {actor: ppo, clip_ratio: 0.2, epochs: 3, minibatches: 4, target_kl: 0.02
   goal_every: 5, goal_groups: 8, goal_classes: 8, goal_lr: 3e-4, manager_entropy_scale: 1e-3,
   manager_target_kl: 0.1, worker: {goal: 1, extrinsic: 0, icm: 0, empowerment: 0}}
 intrinsic:
-  icm: {enabled: true, weight: 0.1, lr: 3e-4}
+  icm: {enabled: true, weight: 0.1, lr: 3e-4, head_lr: 3e-3}
   empowerment: {enabled: true, weight: 0.05, kind: action, steps: 2, every: 2, lr: 3e-4}
 meta: {enabled: true, every: 10, warmup: 100, step: 0.02, trace: 0.9, check: 0, weights: false}
 optimizer: {warmup_updates: 10, decay_from: 0.5, final_rate: 0.1}
