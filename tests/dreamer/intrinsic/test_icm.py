@@ -419,6 +419,16 @@ def test_weights_are_a_function_of_the_seed():
     assert not torch.equal(one.to_phi.weight, other.to_phi.weight)
 
 
+def test_models_and_head_learn_at_rates_of_their_own():
+    config = ICMConfig(enabled=True, weight=0.1, lr=1e-4, head_lr=1e-2)
+    icm = ICM(STATES, STATES, 32, TWO, config, 0)
+    assert icm.rates() == {"icm": 1e-4, "icm_head": 1e-2}
+    groups = icm.groups()
+    assert {id(p) for p in groups["icm_head"]} == {id(p) for p in icm.head.parameters()}
+    own = [id(param) for group in groups.values() for param in group]
+    assert sorted(own) == sorted(id(param) for param in icm.parameters())
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
