@@ -150,7 +150,7 @@ LEVELED = Question(
         "Not answered. In single runs on KeyChain neither agent had found the goal after 30,000 "
         "steps; both stayed in corners. Two faults were found and mended since: the head that "
         "pays curiosity in imagination lagged behind (`intrinsic.icm.head_lr`), and the goal "
-        "autoencoder used 2.8 of its 8 classes (`policy.goal_lr`). That this is enough is not shown.",
+        "autoencoder used 2.8 of its 8 classes (`policy.goal_lr`). Whether that is enough is open.",
     ),
 )
 
