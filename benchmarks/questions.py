@@ -35,7 +35,7 @@ from benchmarks.variants import (
 CURIOUS = FLAT | icm(0.2)
 ALL = HIERARCHY | META | icm(0.2) | empowerment(0.01)
 SEA = {"flat": FLAT, "icm": CURIOUS}
-DEEPER = {"env.id": "DeepSea-v0?size=13", "train.env_steps": 20000}
+DEEPER = {"env.id": "DeepSea-v0?size=12", "train.env_steps": 20000}
 
 REPEAT = 5
 LEVELS = {
@@ -77,7 +77,7 @@ EXPLORATION = Question(
         Task(preset="deep_sea", arms=SEA),
         Task(
             preset="deep_sea",
-            mark="size13",
+            mark="size12",
             changes=DEEPER,
             arms=SEA,
         ),
@@ -89,13 +89,13 @@ EXPLORATION = Question(
             at_least=0.8,
         ),
         Expectation(
-            text="deep_sea-size13: mean of the curious agents",
-            measure=mean("deep_sea-size13-icm"),
+            text="deep_sea-size12: mean of the curious agents",
+            measure=mean("deep_sea-size12-icm"),
             at_least=0.8,
         ),
         Expectation(
-            text="deep_sea-size13: best of the flat agents, which fail",
-            measure=highest("deep_sea-size13-flat"),
+            text="deep_sea-size12: best of the flat agents, which fail",
+            measure=highest("deep_sea-size12-flat"),
             at_most=0.1,
         ),
     ),

@@ -156,11 +156,11 @@ def test_selection():
     plain = [job.name for job in select("cartpole")]
     assert plain == ["cartpole-random", *(f"cartpole-seed{i}" for i in range(5))]
     sea = [job.name for job in select("exploration/flat")]
-    assert sea[:2] == ["deep_sea-random", "deep_sea-size13-random"]
-    assert {"deep_sea-flat-seed0", "deep_sea-size13-flat-seed2"} <= set(sea)
+    assert sea[:2] == ["deep_sea-random", "deep_sea-size12-random"]
+    assert {"deep_sea-flat-seed0", "deep_sea-size12-flat-seed2"} <= set(sea)
     assert not any("icm" in name for name in sea)
-    assert [job.name for job in select("deep_sea-size13-icm")] == [
-        f"deep_sea-size13-icm-seed{i}" for i in range(3)
+    assert [job.name for job in select("deep_sea-size12-icm")] == [
+        f"deep_sea-size12-icm-seed{i}" for i in range(3)
     ]
     for nothing in ("exploration/flut", "cartpool"):
         with pytest.raises(ConfigError, match="--only"):
