@@ -14,6 +14,7 @@ from dreamer.agent import Agent
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import EpisodeStats, VectorEnv
 from dreamer.evaluation import mean_return, play_episodes
+from dreamer.exchange import make_batch, write_back
 from dreamer.replay.buffer import SequenceReplayBuffer
 from dreamer.schedule import OptimizerConfig
 from dreamer.trainer import DreamerV3Trainer
@@ -193,16 +194,16 @@ class OnlineLoop:
         extra = self.config.extra_world_updates
         for index in range(self.updates * extra, (self.updates + 1) * extra):
             sample = self.buffer.sample(self.trainer.noise.numpy("world-replay", index))
-            batch = self.trainer.make_batch(sample)
+            batch = make_batch(self.trainer, sample)
             result = self.trainer.pretrain_step(batch, index, share, stream="world")
-            self.trainer.write_back(self.buffer, sample, result)
+            write_back(self.buffer, sample, result)
         sample = self.buffer.sample(self.trainer.noise.numpy("replay", self.updates))
-        result = self.trainer.update_step(self.trainer.make_batch(sample), self.updates, share)
-        self.trainer.write_back(self.buffer, sample, result)
+        result = self.trainer.update_step(make_batch(self.trainer, sample), self.updates, share)
+        write_back(self.buffer, sample, result)
         metrics, tuning = result.metrics, self.trainer.tuning
         if tuning is not None and tuning.due(self.updates):
             fresh = self.buffer.sample(self.trainer.noise.numpy("meta-replay", self.updates))
-            batch = self.trainer.make_batch(fresh)
+            batch = make_batch(self.trainer, fresh)
             metrics |= self.trainer.meta_step(batch, self.updates, share)
         self.updates += 1
         return metrics

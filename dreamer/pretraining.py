@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dreamer.exchange import make_batch, write_back
 from dreamer.replay.buffer import SequenceReplayBuffer
 from dreamer.schedule import OptimizerConfig
 from dreamer.trainer import DreamerV3Trainer
@@ -84,8 +85,8 @@ class Pretraining:
         sample = self.buffer.sample(self.trainer.noise.numpy("pretrain-replay", self.updates))
         # No decay: training goes on with this model at the full rate.
         share = self.schedule.share(self.updates, progress=0.0)
-        batch = self.trainer.make_batch(sample)
+        batch = make_batch(self.trainer, sample)
         result = self.trainer.pretrain_step(batch, self.updates, share)
-        self.trainer.write_back(self.buffer, sample, result)
+        write_back(self.buffer, sample, result)
         self.updates += 1
         return result.metrics

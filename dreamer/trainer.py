@@ -16,8 +16,6 @@ from dreamer.intrinsic.rewards import IntrinsicConfig, make_behavior
 from dreamer.meta_gradient import MetaConfig
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp
-from dreamer.replay.buffer import SequenceReplayBuffer
-from dreamer.replay.sampling import Sample
 from dreamer.self_tuning import SelfTuning
 from dreamer.types import (
     Batch,
@@ -207,21 +205,6 @@ class DreamerV3Trainer:
         rssm = self.model.rssm
         packed = rssm.pack(rssm.latent(out.observed.deter, out.observed.stoch))
         return {key: value.transpose(0, 1) for key, value in packed.items()}
-
-    def make_batch(self, sample: Sample) -> Batch:
-        """Move a replay sample to the device; its packed latents become the initial state."""
-        on_device = {
-            name: torch.from_numpy(getattr(sample, name)).to(self.device)
-            for name in ("action", "prev_action", "reward", "is_first", "is_last", "is_terminal")
-        }
-        latents = {k: torch.from_numpy(v).to(self.device) for k, v in sample.latents.items()}
-        obs = {key: torch.from_numpy(value).to(self.device) for key, value in sample.obs.items()}
-        return Batch(obs=obs, state=self.model.rssm.unpack(latents), **on_device)
-
-    def write_back(self, buffer: SequenceReplayBuffer, sample: Sample, result: Result) -> None:
-        """Refresh the stored latents of a sample's rows."""
-        fresh = {key: value.cpu().numpy() for key, value in result.latents.items()}
-        buffer.write_back(sample.rows, fresh)
 
     def read(self, metrics: Metrics) -> dict[str, float]:
         """Metrics as numbers; waits for the device.

@@ -24,6 +24,7 @@ FLOORS = {
         {"agent", "meta_gradient", "intrinsic"},
         {"self_tuning", "schedule"},
         {"trainer", "evaluation", "saved_agent"},
+        {"exchange"},
         {"compiling", "loop", "pretraining"},
         {"__init__"},
     ],

@@ -83,7 +83,7 @@ class HierarchicalPPO(nn.Module):
             self.top = ActorCritic(feat_dim, units, spec, config, level, seed)
             self.worker, self.goals = None, None
             return
-        manager, worker = levels(config, mix, vars(config.worker) | dict(paid))
+        manager, worker = both_levels(config, mix, vars(config.worker) | dict(paid))
         sizes = (config.goal_classes,) * config.goal_groups
         code = ActionSpec(kind="code", sizes=sizes)
         self.top = ActorCritic(feat_dim, units, code, config, manager, seed)
@@ -251,7 +251,7 @@ class HierarchicalPPO(nn.Module):
         return rollout, self.worker.streams.metrics(split, ready, "worker_reward")
 
 
-def levels(
+def both_levels(
     config: PolicyConfig, mix: Mapping[str, float], wages: Mapping[str, float]
 ) -> tuple[Level, Level]:
     """Manager and worker with their weights of the streams."""

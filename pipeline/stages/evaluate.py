@@ -15,9 +15,10 @@ from dreamer.evaluation import play_episodes
 from dreamer.nn.noise import Noise
 from dreamer.saved_agent import SavedAgent, load_agent
 from pipeline.params import EvaluateConfig, Params
-from pipeline.report.goals import GoalLog, goals_picture
+from pipeline.report.goals import goals_picture
 from pipeline.report.maps import maps_picture
 from pipeline.report.pictures import frame_strip, imagined_against_real
+from pipeline.report.pursuit import GoalLog
 from pipeline.report.recording import record_episode
 from pipeline.report.tables import summarise, write_csv, write_json
 from pipeline.stages.command import main

@@ -11,6 +11,7 @@ from builders import CPU, SMALL, make_trainer
 from dreamer.agent import Agent, random_action
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import VectorEnv
+from dreamer.exchange import make_batch
 from dreamer.nn.noise import Noise
 from dreamer.replay import ReplayConfig, SequenceReplayBuffer
 from dreamer.replay.rows import row_fields
@@ -76,7 +77,7 @@ def test_acting_equals_the_learners_scan_over_the_recorded_rows(action, hierarch
     env = sample.rows[:, 0] >> 40
     assert sample.is_first.sum() == 4
     assert sample.is_last.sum() == 4
-    batch = trainer.make_batch(sample)
+    batch = make_batch(trainer, sample)
     model, noise = trainer.model, Noise(0, CPU)
     draws = [noise.uniform("act/latent", step, (2, SMALL.groups)) for step in range(STEPS)]
     noises = torch.stack(draws)[1:, env]

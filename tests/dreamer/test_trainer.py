@@ -19,6 +19,7 @@ from builders import (
     vector_spec,
 )
 
+from dreamer.exchange import make_batch, write_back
 from dreamer.replay import ReplayConfig, SequenceReplayBuffer
 from dreamer.replay.rows import row_fields
 from dreamer.schedule import OptimizerConfig
@@ -372,7 +373,7 @@ def test_a_batch_starts_from_the_latent_of_the_row_before_it():
     trainer, buffer = make_trainer(PLAIN), filled_buffer(PLAIN, 30)
     for draw in range(10):
         sample = buffer.sample(np.random.default_rng(draw))
-        batch = trainer.make_batch(sample)
+        batch = make_batch(trainer, sample)
         env, number = sample.rows[:, 0] >> 40, sample.rows[:, 0] & ((1 << 40) - 1)
         want = torch.tensor(env + (number - 1) / 100).float()
         torch.testing.assert_close(batch.state.deter[:, 0], want, rtol=1e-3, atol=1e-3)
@@ -386,8 +387,8 @@ def test_written_latents_come_back_as_the_state_before_the_next_rows():
     # Six rows and windows of five: there is one window, and every new row moves it by one.
     buffer = filled_buffer(PLAIN, 6, envs=1, batch_size=1)
     sample = buffer.sample(np.random.default_rng(0))
-    result = trainer.update_step(trainer.make_batch(sample), 0, 1.0)
-    trainer.write_back(buffer, sample, result)
+    result = trainer.update_step(make_batch(trainer, sample), 0, 1.0)
+    write_back(buffer, sample, result)
     again = buffer.sample(np.random.default_rng(0))
     for key, latent in sample.latents.items():  # the row before the window was not trained on
         assert np.array_equal(again.latents[key], latent)

@@ -23,14 +23,12 @@ from pipeline.params import EvaluateConfig, parse_yaml
 from pipeline.report.canvas import BLUE, COLOURS, ORANGE, placard
 from pipeline.report.goals import (
     BANDS,
-    GoalLog,
-    Pursuit,
     Track,
     choose_tracks,
     class_colours,
-    decode_goals,
     goals_picture,
 )
+from pipeline.report.pursuit import GoalLog, Pursuit, decode_goals
 from pipeline.report.rates import metric, rates_picture
 from pipeline.report.recording import Recording, record_episode
 from pipeline.stages import evaluate, train
