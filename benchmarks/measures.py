@@ -142,12 +142,12 @@ def farthest_rate(stem: str) -> Measure:
     )
 
 
-def rates_on_bounds(stem: str) -> Measure:
-    """How many final rates lie on a bound, over rates and seeds."""
+def runs_on_a_bound(stem: str) -> Measure:
+    """In how many runs the final rate of the acting policy, `meta/lr`, lies on a bound."""
 
     def measure(results: Results) -> float | None:
         rows = results.rows.get(stem, ())
-        return float(sum(r["on_bound"] for row in rows for r in rates(row))) if rows else None
+        return float(sum(r["on_bound"] for row in rows for r in acting_rate(row))) if rows else None
 
     return measure
 
@@ -155,11 +155,6 @@ def rates_on_bounds(stem: str) -> Measure:
 def acting_rate(row: Row) -> list[Mapping[str, Any]]:
     """Final `meta/lr` of a run; empty if it did not tune itself."""
     return [rate for name, rate in row.get("rates", {}).items() if name == METRIC]
-
-
-def rates(row: Row) -> list[Mapping[str, Any]]:
-    """Final rates of a run; empty if none tuned itself."""
-    return list(row.get("rates", {}).values())
 
 
 def longest(results: Results) -> float | None:

@@ -30,7 +30,7 @@ from benchmarks.measures import (
     lead,
     lowest,
     mean,
-    rates_on_bounds,
+    runs_on_a_bound,
     share,
 )
 from benchmarks.question import Question, Task
@@ -227,7 +227,7 @@ def test_measures_of_known_rows():
     assert share("b", "a", "task")(known._replace(random={"task": 75.0})) is None
 
 
-def test_the_acting_rate_is_judged_by_the_farthest_seed_and_all_by_the_bounds():
+def test_the_acting_rate_alone_is_judged_by_its_farthest_seed_and_the_bounds():
     good = RATE["meta/lr"]
     bad = good | {"final": 1e-2, "on_bound": True}
     rows = [{"rates": RATE}, {"rates": {"meta/lr": good, "meta/lr_world": bad}}, {}]
@@ -235,8 +235,10 @@ def test_the_acting_rate_is_judged_by_the_farthest_seed_and_all_by_the_bounds():
     known = Results({"a": rows, "c": [*rows, acting]}, {})
     assert farthest_rate("a")(known) == pytest.approx(2.0)
     assert farthest_rate("c")(known) == pytest.approx(4.0)
-    assert rates_on_bounds("a")(known) == 1.0
-    assert rates_on_bounds("b")(known) is None
+    bound = {"rates": {"meta/lr": bad}}
+    assert runs_on_a_bound("a")(known) == 0.0
+    assert runs_on_a_bound("d")(known._replace(rows={"d": [*rows, bound, bound]})) == 2.0
+    assert runs_on_a_bound("b")(known) is None
     assert farthest_rate("b")(known) is None
 
 
@@ -374,10 +376,10 @@ def test_the_list_counts_and_an_unknown_name_is_one_line(tmp_path, monkeypatch, 
     monkeypatch.setattr(evidence, "WORK", tmp_path / "work")
     assert main(["--list", "--only", "empowerment/icm"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "pits-random: missing"
+    assert lines[0] == "pits-soon-random: missing"
     assert lines[-1] == "0 of 4 rows are there"
     assert main(["--only", "empowerment/icn"]) == 2
-    assert "--only: found 'empowerment/icn'; allowed: icm, icm-emp0.01" in capsys.readouterr().err
+    assert "--only: found 'empowerment/icn'; allowed: icm, icm-emp0.03" in capsys.readouterr().err
 
 
 def test_a_real_variant_ends_in_a_row_of_its_own(tmp_path, monkeypatch):
