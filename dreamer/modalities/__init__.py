@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from dreamer.modalities.audio import AudioDecoder, AudioEncoder
 from dreamer.modalities.image import ImageDecoder, ImageEncoder
 from dreamer.modalities.vector import VectorDecoder, VectorEncoder
 from dreamer.types import ConfigError, ObsSpec
@@ -30,6 +31,7 @@ class ModalityConfig:
 
 
 MODALITY_CONFIGS: dict[str, ModalityConfig] = {
+    "audio": ModalityConfig(kinds=("audio",), encoder_type=AudioEncoder, decoder_type=AudioDecoder),
     "image": ModalityConfig(kinds=("image",), encoder_type=ImageEncoder, decoder_type=ImageDecoder),
     "vector": ModalityConfig(
         kinds=("vector", "categorical"), encoder_type=VectorEncoder, decoder_type=VectorDecoder
