@@ -48,6 +48,10 @@ def categorical(*shape, classes):
     return ObsSpec(shape=shape, dtype="int32", kind="categorical", classes=classes)
 
 
+def audio(samples, dtype="float32"):
+    return ObsSpec(shape=(samples,), dtype=dtype, kind="audio", rate=8000)
+
+
 def world_config(**changes):
     values = {
         "size": "tiny",
@@ -134,12 +138,12 @@ def random_obs(spec, lead, seed=0):
     source, obs = generator(seed), {}
     for key, each in spec.obs.items():
         shape = (*lead, *each.shape)
-        if each.kind == "vector":
-            obs[key] = torch.randn(shape, generator=source)
+        if each.dtype == "float32":
+            numbers = torch.randn(shape, generator=source)
+            obs[key] = numbers.clamp(-1.0, 1.0) if each.kind == "audio" else numbers
         else:
-            high = 256 if each.kind == "image" else each.classes
-            dtype = torch.uint8 if each.kind == "image" else torch.int32
-            obs[key] = torch.randint(0, high, shape, generator=source, dtype=dtype)
+            dtype = getattr(torch, each.dtype)
+            obs[key] = torch.randint(0, each.classes or 256, shape, generator=source, dtype=dtype)
     return obs
 
 
