@@ -95,6 +95,7 @@ def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3
         cont_scale=1.0,
         discount_horizon=333.0,
         world_lr=4e-5,
+        fusion="attention",
         embed_dim="auto",
     )
     return DreamerV3Trainer(

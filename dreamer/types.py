@@ -181,9 +181,15 @@ class SizeLike(Protocol):
 
 
 class Encoder(Protocol):
-    """Module that encodes the keys of one modality."""
+    """Module that encodes the keys of one modality.
+
+    Attributes:
+        out_dim: Width of the code. tokens: Equal parts of it, one after the other, that attention
+            between modalities takes apart: positions of an image, moments of a sound.
+    """
 
     out_dim: int
+    tokens: int
 
     def __call__(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Key -> (..., *shape) to (..., out_dim)."""

@@ -61,6 +61,7 @@ def world_config(**changes):
         "cont_scale": 1.0,
         "discount_horizon": 333.0,
         "world_lr": 1e-3,
+        "fusion": "attention",
         "embed_dim": "auto",
     }
     return WorldModelConfig(**values | changes)

@@ -20,7 +20,7 @@ from dreamer.nn.layers import MLP, Linear, NormedSiLU, init_weight
 from dreamer.types import ObsSpec, SizeLike
 
 STRIDE, KERNEL = 4, 9
-CHANNEL_FACTORS = (2, 4)  # of the first convolution and of all others
+CHANNEL_FACTOR = 4
 SHORTEST = 8  # positions at which the convolutions stop
 SILENCE = 128  # of uint8 waveforms
 LAYERS = 3
@@ -144,25 +144,27 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.keys = sorted(specs)
         self.stacks = nn.ModuleList()
-        self.out_dim = 0
+        channels, self.tokens = size.depth * CHANNEL_FACTOR, 0
         for key in self.keys:
             length = specs[key].shape[0]
-            window_of(length)
+            window_of(length)  # refuses what is too short
             widths = [1]
             while length > SHORTEST:
                 length = -(-length // STRIDE)
-                widths.append(size.depth * CHANNEL_FACTORS[min(len(widths) - 1, 1)])
+                widths.append(channels)
             convs = (Conv(a, b, generator) for a, b in pairwise(widths))
             self.stacks.append(nn.Sequential(*convs))
-            self.out_dim += widths[-1] * length
+            self.tokens += length
+        self.out_dim = channels * self.tokens
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """key -> (..., samples) to (..., out_dim)."""
+        """key -> (..., samples) to (..., out_dim), position by position."""
         parts = []
         for key, stack in zip(self.keys, self.stacks, strict=True):
             wave = as_wave(obs[key])
             lead = wave.shape[:-1]
-            parts.append(stack(wave.reshape(-1, 1, wave.shape[-1])).reshape(*lead, -1))
+            heard = stack(wave.reshape(-1, 1, wave.shape[-1]))
+            parts.append(heard.transpose(1, 2).reshape(*lead, -1))
         return torch.cat(parts, -1)
 
 

@@ -73,6 +73,7 @@ def small_model(spec):
         cont_scale=1.0,
         discount_horizon=100.0,
         world_lr=1e-3,
+        fusion="attention",
         embed_dim="auto",
     )
     return MultimodalWorldModel(spec, config, 0)
