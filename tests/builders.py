@@ -52,6 +52,10 @@ def audio(samples, dtype="float32"):
     return ObsSpec(shape=(samples,), dtype=dtype, kind="audio", rate=8000)
 
 
+def text(width):
+    return ObsSpec(shape=(width,), dtype="uint8", kind="text")
+
+
 def world_config(**changes):
     values = {
         "size": "tiny",
@@ -144,7 +148,8 @@ def random_obs(spec, lead, seed=0):
             obs[key] = numbers.clamp(-1.0, 1.0) if each.kind == "audio" else numbers
         else:
             dtype = getattr(torch, each.dtype)
-            obs[key] = torch.randint(0, each.classes or 256, shape, generator=source, dtype=dtype)
+            low, high = (97, 123) if each.kind == "text" else (0, each.classes or 256)
+            obs[key] = torch.randint(low, high, shape, generator=source, dtype=dtype)
     return obs
 
 

@@ -23,7 +23,7 @@ RESERVED_KEYS = frozenset({"reward", "is_first", "is_last", "is_terminal", "acti
 IMAGE_CHANNELS = (1, 3, 4)
 AUDIO_NAMES = ("audio", "sound")  # a Box (samples,) under such a key is a waveform
 SILENCE = 128  # of uint8 waveforms
-MOST_BYTES = 128  # of a text
+MOST_BYTES = 256  # of a text
 MODALITIES = {"image": "image", "text": "text", "audio": "audio"}  # of kinds; others are vectors
 OBS_ALLOWED = (
     "Box of rank 0 to 2, uint8 Box images of 1, 3 or 4 channels, "

@@ -10,6 +10,7 @@ from torch import nn
 
 from dreamer.modalities.audio import AudioDecoder, AudioEncoder
 from dreamer.modalities.image import ImageDecoder, ImageEncoder
+from dreamer.modalities.text import TextDecoder, TextEncoder
 from dreamer.modalities.vector import VectorDecoder, VectorEncoder
 from dreamer.types import ConfigError, ObsSpec
 
@@ -33,6 +34,7 @@ class ModalityConfig:
 MODALITY_CONFIGS: dict[str, ModalityConfig] = {
     "audio": ModalityConfig(kinds=("audio",), encoder_type=AudioEncoder, decoder_type=AudioDecoder),
     "image": ModalityConfig(kinds=("image",), encoder_type=ImageEncoder, decoder_type=ImageDecoder),
+    "text": ModalityConfig(kinds=("text",), encoder_type=TextEncoder, decoder_type=TextDecoder),
     "vector": ModalityConfig(
         kinds=("vector", "categorical"), encoder_type=VectorEncoder, decoder_type=VectorDecoder
     ),

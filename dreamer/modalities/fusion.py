@@ -3,25 +3,20 @@
 Every sense is cut into tokens, all tokens attend to each other, and what a token learned from the
 others is added to it. Attention begins as concatenation, exactly: the way back starts at zero. So
 it costs an agent with one sense nothing, and one with several senses no width.
-
-Source: Vaswani et al. 2017 (arXiv 1706.03762) for attention; the norm before each part as in
-arXiv 2002.04745.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from dreamer.nn.layers import Linear, NormedLinear, RMSNorm, init_weight
+from dreamer.nn.attention import AttentionBlock
+from dreamer.nn.layers import Linear, RMSNorm, init_weight
 
 LAYERS = 1
-HEADS = 4  # or as many of them as divide the width
 POSITION_SCALE = 0.02
 
 Parts = Mapping[str, Tensor]  # modality -> (..., out_dim)
@@ -33,28 +28,6 @@ class Sense(NamedTuple):
 
     tokens: int
     width: int
-
-
-class Block(nn.Module):
-    """Attention between all tokens, then an MLP on each; both are added to what came in."""
-
-    def __init__(self, units: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.heads = math.gcd(HEADS, units)
-        self.norms = nn.ModuleList(RMSNorm(units) for _ in range(2))
-        self.qkv = Linear(units, 3 * units, generator)
-        self.out = Linear(units, units, generator)
-        self.hidden = NormedLinear(units, 2 * units, generator)
-        self.back = Linear(2 * units, units, generator)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(M, n, units), (M, 1, 1, n) bool -> (M, n, units)."""
-        q, k, v = (
-            self.qkv(self.norms[0](x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )
-        heard = functional.scaled_dot_product_attention(q, k, v, mask)
-        x = x + self.out(heard.transpose(1, 2).flatten(-2))
-        return x + self.back(self.hidden(self.norms[1](x)))
 
 
 class AttentionFusion(nn.Module):
@@ -76,7 +49,7 @@ class AttentionFusion(nn.Module):
             place = torch.empty(sense.tokens, units)
             init_weight(place, 1, POSITION_SCALE, generator)
             self.place[name] = nn.Parameter(place)
-        self.blocks = nn.ModuleList(Block(units, generator) for _ in range(LAYERS))
+        self.blocks = nn.ModuleList(AttentionBlock(units, generator) for _ in range(LAYERS))
         self.norm = RMSNorm(units)
 
     def forward(self, parts: Parts, present: Present | None = None) -> Tensor:

@@ -100,11 +100,11 @@ class Shouting(gym.Env):
 
 def test_words_of_other_spaces_are_texts_up_to_a_length():
     found = codec_of(Speaker())
-    assert found.spec.obs == {"text": ObsSpec(shape=(128,), dtype="uint8", kind="text")}
+    assert found.spec.obs == {"text": ObsSpec(shape=(256,), dtype="uint8", kind="text")}
     read = found.leaves[0].read
     assert bytes(read(["go"])[0, :3]) == b"go" + bytes(1)
-    with pytest.raises(ValueError, match="of 129 bytes, allowed 128 without NUL"):
-        read(["x" * 129])
+    with pytest.raises(ValueError, match="of 257 bytes, allowed 256 without NUL"):
+        read(["x" * 257])
     with pytest.raises(ValueError, match="without NUL"):
         read(["a" + chr(0)])
     with pytest.raises(TypeError, match="int instead of a text"):

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from builders import SMALL, audio, categorical, generator, image, random_obs, vector, vector_spec
+from builders import (
+    SMALL,
+    audio,
+    categorical,
+    generator,
+    image,
+    random_obs,
+    text,
+    vector,
+    vector_spec,
+)
 
 from dreamer.modalities import MODALITY_CONFIGS, by_modality
 from dreamer.types import ConfigError, ObsSpec
@@ -12,6 +22,7 @@ from dreamer.types import ConfigError, ObsSpec
 EXAMPLES = {
     "audio": {"b": audio(40), "a": audio(20, "uint8")},
     "image": {"b": image(8, 8), "a": image(8, 8, 1)},
+    "text": {"b": text(12), "a": text(5)},
     "vector": {"c": vector(3), "b": categorical(2, classes=4), "a": vector(2, 2)},
 }
 
