@@ -12,6 +12,7 @@ from dreamer.intrinsic.empowerment import EmpowermentConfig
 from dreamer.intrinsic.icm import ICMConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig
 from dreamer.meta_gradient import MetaConfig
+from dreamer.modalities.text import TextConfig
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, LatentState, ObsSpec
 from dreamer.world_model.imagination import ImaginationConfig
@@ -67,6 +68,7 @@ def world_config(**changes):
         "world_lr": 1e-3,
         "fusion": "attention",
         "embed_dim": "auto",
+        "text": TextConfig(model="own", finetune=False, tokenizer="own"),
     }
     return WorldModelConfig(**values | changes)
 

@@ -23,7 +23,8 @@ class ModalityConfig:
         kinds: The `ObsSpec.kind`s it serves; all keys of these kinds are encoded together.
         encoder_type: Module called as `encoder_type(specs, size, generator)`; an `Encoder`.
         decoder_type: Module called as `decoder_type(specs, size, feat_dim, generator)`; a
-            `Decoder`.
+            `Decoder`. Modalities with a section of their own in `WorldModelConfig` are given it as
+            a last argument.
     """
 
     kinds: tuple[str, ...]

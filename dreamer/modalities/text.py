@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,13 +26,36 @@ READERS = 4  # tokens that a text is summed up in
 DECODER_LAYERS = 3
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How texts are read.
+
+    Attributes:
+        model: `own`, or name or folder of a Hugging Face encoder.
+        finetune: Whether that one learns too; its rate is the world model's.
+        tokenizer: What the own model reads and the decoder predicts: `own`, or a `tokenizer.json`.
+    """
+
+    model: str
+    finetune: bool
+    tokenizer: str
+
+    def __post_init__(self) -> None:
+        """Refuse what says nothing."""
+        if not self.model:
+            raise ConfigError("model", self.model, "own, or name or folder of a model")
+        if self.finetune and self.model == "own":
+            raise ConfigError("finetune", True, "false: the own model learns in any case")
+        if not self.tokenizer:
+            raise ConfigError("tokenizer", self.tokenizer, "own, or a file")
+
+
 class TextEncoder(nn.Module):
     """Each text key -> `READERS` tokens that have read it.
 
     Args:
         specs: Keys of this modality. size: Widths. generator: Source of the initial weights.
-        model: `own`, or name or folder of a Hugging Face encoder. finetune: Whether that one learns
-            too; its rate is the world model's. tokenizer: Of the own one: `own` or a file.
+        config: What is tuned.
 
     Raises:
         ConfigError: A model or tokenizer cannot be found.
@@ -42,18 +66,15 @@ class TextEncoder(nn.Module):
         specs: Mapping[str, ObsSpec],
         size: SizeLike,
         generator: torch.Generator,
-        *,
-        model: str = "own",
-        finetune: bool = False,
-        tokenizer: str = "own",
+        config: TextConfig,
     ) -> None:
         super().__init__()
         self.keys = sorted(specs)
         reader: OwnReader | HuggingFaceReader
-        if model == "own":
-            reader = OwnReader(words_of(tokenizer), size.units, generator)
+        if config.model == "own":
+            reader = OwnReader(words_of(config.tokenizer), size.units, generator)
         else:
-            reader = HuggingFaceReader(model, size.units, generator, finetune=finetune)
+            reader = HuggingFaceReader(config, size.units, generator)
         self.reader = reader
         self.query = nn.Parameter(torch.empty(READERS, size.units))
         init_weight(self.query.data, 1, 1.0, generator)
@@ -103,18 +124,16 @@ class HuggingFaceReader(nn.Module):
     """Last hidden states of a pretrained encoder, projected to the width of the agent.
 
     Args:
-        name: Of a model, or its folder. units: Width. generator: Of the projection's weights.
-        finetune: Whether it learns; else its weights are no parameters of the agent.
+        config: Which one, and whether it learns; else its weights stay as they are.
+        units: Width. generator: Of the projection's weights.
 
     Raises:
         ConfigError: There is no such model, or the library is missing.
     """
 
-    def __init__(
-        self, name: str, units: int, generator: torch.Generator, *, finetune: bool
-    ) -> None:
+    def __init__(self, config: TextConfig, units: int, generator: torch.Generator) -> None:
         super().__init__()
-        library = _transformers()
+        library, name = _transformers(), config.model
         try:
             self.model = library.AutoModel.from_pretrained(name)
             self.tokenizer = library.AutoTokenizer.from_pretrained(name)
@@ -122,8 +141,8 @@ class HuggingFaceReader(nn.Module):
             reason = str(error).strip().splitlines()[0]
             raise ConfigError("model", name, f"own, or a Hugging Face encoder ({reason})") from None
         self.model.eval()  # dropout would need noise of its own
-        self.finetune = finetune
-        self.model.requires_grad_(finetune)
+        self.finetune = config.finetune
+        self.model.requires_grad_(config.finetune)
         self.project = Linear(self.model.config.hidden_size, units, generator)
 
     def forward(self, texts: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,12 +169,11 @@ class TextDecoder(nn.Module):
         size: SizeLike,
         feat_dim: int,
         generator: torch.Generator,
-        *,
-        tokenizer: str = "own",
+        config: TextConfig,
     ) -> None:
         super().__init__()
         self.specs = dict(sorted(specs.items()))
-        self.words = words_of(tokenizer)
+        self.words = words_of(config.tokenizer)
         self.mlp = MLP(feat_dim, size.units, DECODER_LAYERS, generator)
         self.places = nn.ModuleDict(
             {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dreamer.modalities import MODALITY_CONFIGS, by_modality
 from dreamer.modalities.fusion import AttentionFusion, Sense, concatenate
+from dreamer.modalities.text import TextConfig
 from dreamer.nn.layers import Linear
 from dreamer.nn.noise import derive_seed
 from dreamer.types import (
@@ -46,6 +47,7 @@ class WorldModelConfig:
         world_lr: Learning rate.
         fusion: `attention` between the modalities, where there are several, or `concat`.
         embed_dim: Width of a linear projection of the fused code, or `auto` for none.
+        text: How texts are read.
     """
 
     size: str
@@ -57,6 +59,7 @@ class WorldModelConfig:
     world_lr: float
     fusion: Literal["attention", "concat"]
     embed_dim: int | Literal["auto"]
+    text: TextConfig
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -111,10 +114,12 @@ class MultimodalWorldModel(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config
         size = SIZES[config.size]
-        groups = by_modality(spec.obs)
+        groups, own = by_modality(spec.obs), {"text": (config.text,)}
         self.encoders = nn.ModuleDict(
             {
-                name: MODALITY_CONFIGS[name].encoder_type(keys, size, init(seed, f"encoder/{name}"))
+                name: MODALITY_CONFIGS[name].encoder_type(
+                    keys, size, init(seed, f"encoder/{name}"), *own.get(name, ())
+                )
                 for name, keys in groups.items()
             }
         )
@@ -133,7 +138,7 @@ class MultimodalWorldModel(nn.Module):
         self.decoders = nn.ModuleDict(
             {
                 name: MODALITY_CONFIGS[name].decoder_type(
-                    keys, size, feat_dim, init(seed, f"decoder/{name}")
+                    keys, size, feat_dim, init(seed, f"decoder/{name}"), *own.get(name, ())
                 )
                 for name, keys in groups.items()
             }

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dreamer.modalities.text import LONGEST, READERS, TextDecoder, TextEncoder, words_of
+from dreamer.modalities.text import LONGEST, READERS, TextConfig, TextDecoder, TextEncoder, words_of
 from dreamer.modalities.tokenizer import (
     PAD,
     WORDS,
@@ -23,6 +23,10 @@ SPECS = {"text": ObsSpec(shape=(64,), dtype="uint8", kind="text")}
 COLOURS = ("red", "green", "blue", "grey", "purple", "yellow")
 THINGS = ("ball", "box", "key", "door")
 MISSIONS = [f"go to the {colour} {thing}" for colour in COLOURS for thing in THINGS]
+
+
+def config(**changes):
+    return TextConfig(**{"model": "own", "finetune": False, "tokenizer": "own"} | changes)
 
 
 def generator(seed=0):
@@ -69,7 +73,7 @@ def test_a_text_of_too_many_tokens_is_refused():
 
 
 def test_each_text_is_encoded_once_and_the_same_wherever_it_stands():
-    encoder = TextEncoder(SPECS, TINY, generator())
+    encoder = TextEncoder(SPECS, TINY, generator(), config())
     read = []
     encoder.reader.register_forward_pre_hook(lambda module, args: read.append(len(args[0])))
     texts = rows([MISSIONS[i % 3] for i in range(12)]).view(4, 3, -1)
@@ -82,7 +86,7 @@ def test_each_text_is_encoded_once_and_the_same_wherever_it_stands():
 
 
 def test_the_length_of_other_texts_changes_nothing():
-    encoder = TextEncoder(SPECS, TINY, generator())
+    encoder = TextEncoder(SPECS, TINY, generator(), config())
     alone = encoder({"text": rows(["go to the door", ""])})
     beside = encoder(
         {"text": rows(["go to the door", "", "put the red ball next to the green box"])}
@@ -92,13 +96,13 @@ def test_the_length_of_other_texts_changes_nothing():
 
 
 def test_the_order_of_words_counts():
-    encoder = TextEncoder(SPECS, TINY, generator())
+    encoder = TextEncoder(SPECS, TINY, generator(), config())
     code = encoder({"text": rows(["the red ball on the blue box", "the blue ball on the red box"])})
     assert not torch.allclose(code[0], code[1], atol=1e-3)
 
 
 def test_gradients_are_those_of_encoding_every_row():
-    encoder = TextEncoder(SPECS, TINY, generator())
+    encoder = TextEncoder(SPECS, TINY, generator(), config())
     texts = rows([MISSIONS[i % 2] for i in range(6)])
     weight = torch.randn(6, encoder.out_dim, generator=generator(1))
     (encoder({"text": texts}) * weight).sum().backward()
@@ -111,7 +115,7 @@ def test_gradients_are_those_of_encoding_every_row():
 
 
 def test_the_colour_that_is_named_is_learned():
-    encoder = TextEncoder(SPECS, TINY, generator())
+    encoder = TextEncoder(SPECS, TINY, generator(), config())
     head = Linear(encoder.out_dim, len(COLOURS), generator())
     optimizer = LaProp({"all": [*encoder.parameters(), *head.parameters()]})
     colour = torch.arange(len(MISSIONS)) // len(THINGS)
@@ -127,7 +131,7 @@ def test_the_colour_that_is_named_is_learned():
 
 
 def test_the_decoder_learns_to_say_what_a_feature_means():
-    decoder = TextDecoder(SPECS, TINY, 16, generator())
+    decoder = TextDecoder(SPECS, TINY, 16, generator(), config())
     feat = torch.randn(len(MISSIONS), 16, generator=generator(1))
     obs = {"text": rows(MISSIONS)}
     optimizer = LaProp({"all": list(decoder.parameters())})
@@ -143,7 +147,7 @@ def test_the_decoder_learns_to_say_what_a_feature_means():
 
 
 def test_the_loss_counts_tokens_up_to_the_end():
-    decoder = TextDecoder(SPECS, TINY, 16, generator())
+    decoder = TextDecoder(SPECS, TINY, 16, generator(), config())
     feat = torch.randn(2, 16, generator=generator(1))
     both = decoder.loss(feat, {"text": rows(["", "go to the red ball"])})["text"]
     log_probs = decoder(feat)["text"].log_softmax(-1)
@@ -175,7 +179,7 @@ def bert(tmp_path_factory):
 
 @pytest.mark.parametrize("finetune", [False, True])
 def test_a_hugging_face_encoder_reads_and_learns_if_it_is_to(bert, finetune):
-    encoder = TextEncoder(SPECS, TINY, generator(), model=bert, finetune=finetune)
+    encoder = TextEncoder(SPECS, TINY, generator(), config(model=bert, finetune=finetune))
     encoder.train()
     assert not encoder.reader.model.training  # dropout would make it random
     code = encoder({"text": rows(MISSIONS)})
@@ -190,4 +194,10 @@ def test_a_hugging_face_encoder_reads_and_learns_if_it_is_to(bert, finetune):
 def test_an_encoder_that_cannot_be_found_is_named(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(ConfigError, match=r"model: found '.*nothing'; allowed: own, or a Hugging"):
-        TextEncoder(SPECS, TINY, generator(), model=str(tmp_path / "nothing"))
+        TextEncoder(SPECS, TINY, generator(), config(model=str(tmp_path / "nothing")))
+
+
+@pytest.mark.parametrize(("key", "value"), [("model", ""), ("finetune", True), ("tokenizer", "")])
+def test_settings_that_say_nothing_are_refused(key, value):
+    with pytest.raises(ConfigError, match=f"{key}: found"):
+        config(**{key: value})
