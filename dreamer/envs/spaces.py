@@ -82,7 +82,7 @@ def spec_of(env: gym.Env[Any, Any], active: Selection = "all") -> EnvSpec:
 def codec_of(env: gym.Env[Any, Any], active: Selection = "all") -> Codec:
     """Build the converters of an environment; arguments and errors as in `spec_of`."""
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    rate = int(env.unwrapped.metadata.get("audio_rate", 0))
+    rate = int(env.metadata.get("audio_rate", 0))
     leaves = tuple(_observations(env.observation_space, active, name, rate))
     action, decode = action_codec(env.action_space, name)
     return Codec(EnvSpec({leaf.key: leaf.spec for leaf in leaves}, action), leaves, decode)
