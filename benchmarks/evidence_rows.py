@@ -37,6 +37,11 @@ SWITCHES = {
 }
 
 
+# Parameters that came later and mean nothing to the agents of rows from before: those have one
+# modality, and the one that has two is fused by `concat`, which was all there was.
+MEANT_NOTHING = ("world_model.fusion", "world_model.text.")
+
+
 class Times(NamedTuple):
     """Instead of a value: that of the preset, multiplied."""
 
@@ -130,7 +135,11 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def newer(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Today's parameters that did not exist when a row was made: it is no less true for them."""
-    return [key for key in now if key not in then and not idle(key, then, now)]
+    return [
+        key
+        for key in now
+        if key not in then and not key.startswith(MEANT_NOTHING) and not idle(key, then, now)
+    ]
 
 
 def idle(key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from dreamer.intrinsic.empowerment import EmpowermentConfig
 from dreamer.intrinsic.icm import ICMConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig
 from dreamer.meta_gradient import MetaConfig
+from dreamer.modalities.text import TextConfig
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, ObsSpec
 from dreamer.world_model.imagination import ImaginationConfig
@@ -95,7 +96,9 @@ def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3
         cont_scale=1.0,
         discount_horizon=333.0,
         world_lr=4e-5,
+        fusion="attention",
         embed_dim="auto",
+        text=TextConfig(model="own", finetune=False, tokenizer="own"),
     )
     return DreamerV3Trainer(
         workload.spec,

@@ -71,14 +71,17 @@ class ObsSpec:
         shape: Shape of one observation; never empty, () becomes (1,).
         dtype: numpy dtype name: `uint8`, `float32`, or `int32` for categorical ones.
         kind: `image` is (height, width, channels) uint8; `categorical` holds integers below
-            `classes`.
+            `classes`; `text` is (bytes,) UTF-8, zeros after its end; `audio` is (samples,), as
+            float32 in [-1, 1] or as uint8 around 128.
         classes: Number of classes of a categorical key, otherwise 0.
+        rate: Samples of an audio key per second, 0 if unknown or of another kind.
     """
 
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32", "int32"]
-    kind: Literal["vector", "image", "categorical"]
+    kind: Literal["vector", "image", "categorical", "text", "audio"]
     classes: int = 0
+    rate: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +181,15 @@ class SizeLike(Protocol):
 
 
 class Encoder(Protocol):
-    """Module that encodes the keys of one modality."""
+    """Module that encodes the keys of one modality.
+
+    Attributes:
+        out_dim: Width of the code. tokens: Equal parts of it, one after the other, that attention
+            between modalities takes apart: positions of an image, moments of a sound.
+    """
 
     out_dim: int
+    tokens: int
 
     def __call__(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Key -> (..., *shape) to (..., out_dim)."""

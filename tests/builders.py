@@ -12,6 +12,7 @@ from dreamer.intrinsic.empowerment import EmpowermentConfig
 from dreamer.intrinsic.icm import ICMConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig
 from dreamer.meta_gradient import MetaConfig
+from dreamer.modalities.text import TextConfig
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, LatentState, ObsSpec
 from dreamer.world_model.imagination import ImaginationConfig
@@ -48,6 +49,14 @@ def categorical(*shape, classes):
     return ObsSpec(shape=shape, dtype="int32", kind="categorical", classes=classes)
 
 
+def audio(samples, dtype="float32"):
+    return ObsSpec(shape=(samples,), dtype=dtype, kind="audio", rate=8000)
+
+
+def text(width):
+    return ObsSpec(shape=(width,), dtype="uint8", kind="text")
+
+
 def world_config(**changes):
     values = {
         "size": "tiny",
@@ -57,7 +66,9 @@ def world_config(**changes):
         "cont_scale": 1.0,
         "discount_horizon": 333.0,
         "world_lr": 1e-3,
+        "fusion": "attention",
         "embed_dim": "auto",
+        "text": TextConfig(model="own", finetune=False, tokenizer="own"),
     }
     return WorldModelConfig(**values | changes)
 
@@ -134,12 +145,13 @@ def random_obs(spec, lead, seed=0):
     source, obs = generator(seed), {}
     for key, each in spec.obs.items():
         shape = (*lead, *each.shape)
-        if each.kind == "vector":
-            obs[key] = torch.randn(shape, generator=source)
+        if each.dtype == "float32":
+            numbers = torch.randn(shape, generator=source)
+            obs[key] = numbers.clamp(-1.0, 1.0) if each.kind == "audio" else numbers
         else:
-            high = 256 if each.kind == "image" else each.classes
-            dtype = torch.uint8 if each.kind == "image" else torch.int32
-            obs[key] = torch.randint(0, high, shape, generator=source, dtype=dtype)
+            dtype = getattr(torch, each.dtype)
+            low, high = (97, 123) if each.kind == "text" else (0, each.classes or 256)
+            obs[key] = torch.randint(low, high, shape, generator=source, dtype=dtype)
     return obs
 
 

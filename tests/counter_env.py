@@ -22,10 +22,16 @@ SPACES = {
     "choice": spaces.Discrete(5, start=2),
     "choices": spaces.MultiDiscrete([2, 3], start=[0, 1]),
     "bits": spaces.MultiBinary(3),
-    "deep": spaces.Dict({"inner": spaces.Box(-np.inf, np.inf, (2,), np.float32)}),
+    "text": spaces.Text(8, min_length=0, charset="abcü"),
+    "sound": spaces.Box(0, 255, (6,), np.uint8),
+    "deep": spaces.Dict(
+        {
+            "audio": spaces.Box(-1.0, 1.0, (4,), np.float32),
+            "inner": spaces.Box(-np.inf, np.inf, (2,), np.float32),
+        }
+    ),
 }
 REFUSED = {
-    "text": spaces.Text(8),
     "pair": spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)]),
     "floats": spaces.Box(0, 1, (8, 8, 3), np.float32),
     "cells": spaces.Box(0, 255, (7, 7, 20), np.uint8),
@@ -57,7 +63,7 @@ class Counter(gym.Env):
             `random` (observations that no seed fixes) or `early` (ends at a random step).
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30, "audio_rate": 8000}  # noqa: RUF012
 
     def __init__(
         self,
@@ -127,8 +133,12 @@ class Counter(gym.Env):
             "choice": np.int64(9 if self.fault == "range" else 2 + t % 5),
             "choices": np.array([t % 2, 1 + t % 3]),
             "bits": np.array([t % 2, 1, 0], np.int8),
-            "deep": {"inner": np.array([t, offset], np.float32)},
-            "text": "abc",
+            "deep": {
+                "audio": np.full(4, t / 8, np.float32),
+                "inner": np.array([t, offset], np.float32),
+            },
+            "text": "abü"[:t],
+            "sound": np.full(6, 0 if t == 0 else 130, np.uint8),
             "pair": (0, 1),
             "floats": np.zeros((8, 8, 3), np.float32),
             "cells": np.zeros((7, 7, 20), np.uint8),

@@ -12,6 +12,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
+from dreamer.envs.atari import make_atari
 from dreamer.envs.dmc import make_dmc
 from dreamer.envs.minigrid import make_minigrid
 from dreamer.envs.optional import one_line, require, without_opengl
@@ -33,7 +34,8 @@ class EnvConfig:
             `dmc_ball_in_cup_catch`), or a MiniGrid or BabyAI id. Options follow a question mark,
             joined by `&`, values as in JSON: `FrozenLake-v1?is_slippery=false`. Gymnasium ids pass
             them to the environment; the adapters have their own: `dmc_walker_walk?image=64` draws
-            a 64x64 `image` (see `make_dmc`), `MiniGrid-Empty-5x5-v0?rgb=8` draws the room with
+            a 64x64 `image` (see `make_dmc`), `ALE/Pong-v5?size=64` has picture, sound and memory of
+            the console (see `make_atari`), `MiniGrid-Empty-5x5-v0?rgb=8` draws the room with
             8x8 pixels a tile and `?rgb_view=5` what the agent sees (see `make_minigrid`). Tasks of
             our own take theirs too: `DeepSea-v0?size=10`, `PinPad-v0?pads=3`, `KeyChain-v0?rooms=3`
             and `Pits-v0?size=7` (see `dreamer.envs.tasks`).
@@ -121,9 +123,6 @@ def _make_gymnasium(name: str, options: Mapping[str, Any], *, render: bool) -> A
 
 def _prepare(name: str, *, render: bool) -> str | None:
     """Load what registers `name` and return the extra that it needs, if any."""
-    if name.startswith("ALE/"):
-        require("ale_py", "atari", name)
-        return "atari"
     spec = gym.registry.get(name)
     if spec is not None and str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
         if render:
@@ -155,6 +154,6 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 # Id prefixes that are not Gymnasium's own business; the extension point for further suites.
 ADAPTERS: Mapping[str, Factory] = MappingProxyType(
-    {"dmc_": make_dmc, "MiniGrid-": make_minigrid, "BabyAI-": make_minigrid}
+    {"ALE/": make_atari, "dmc_": make_dmc, "MiniGrid-": make_minigrid, "BabyAI-": make_minigrid}
     | {name.partition("-")[0] + "-": make_task for name in TASKS}
 )

@@ -1,7 +1,8 @@
 """MiniGrid and BabyAI: symbolic grids as one-hot vectors, or rooms drawn in RGB.
 
 The symbolic 7x7x3 array that MiniGrid calls an image holds object, colour and state numbers, never
-pixels: dividing it by 255 would destroy it. The mission text is left out.
+pixels: dividing it by 255 would destroy it. Missions come as text where they say what to do: always
+in BabyAI, and on request in MiniGrid, whose tasks have one mission each for the most part.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from dreamer.envs.optional import one_line, require
 from dreamer.types import EnvError
 
 AnyEnv = gym.Env[Any, Any]
-OPTIONS = "rgb=TILE_PIXELS for the whole room or rgb_view=TILE_PIXELS for the agent's view"
+OPTIONS = (
+    "rgb=TILE_PIXELS for the whole room or rgb_view=TILE_PIXELS for the agent's view, 1 to 64, "
+    "and mission=true or false"
+)
 
 
 def make_minigrid(name: str, options: Mapping[str, Any], *, render: bool) -> AnyEnv:
@@ -29,18 +33,19 @@ def make_minigrid(name: str, options: Mapping[str, Any], *, render: bool) -> Any
     Without options its observations are `grid`, the agent's view as one-hots (980 uint8 zeros and
     ones for 7x7 tiles of 11 objects, 6 colours and 3 states), and `direction` (4 classes). With
     `rgb=8` or `rgb_view=8` an RGB `image` of 8 pixels a tile takes the place of `grid`; a 5x5 room
-    gives 40x40, the 7x7 view 56x56.
+    gives 40x40, the 7x7 view 56x56. `mission` is the text of BabyAI's instructions, and of
+    MiniGrid's with `mission=true`.
 
     Raises:
         EnvError: The package is missing, or the id or an option is unknown.
     """
     require("minigrid", "minigrid", name)
     wrappers = require("minigrid.wrappers", "minigrid", name)
-    if len(options) > 1 or any(
-        key not in ("rgb", "rgb_view") or type(value) is not int or not 1 <= value <= 64
-        for key, value in options.items()
-    ):
-        raise EnvError(f"{name}: options {dict(options)}; allowed: {OPTIONS}, 1 to 64")
+    pixels = dict(options)
+    mission = pixels.pop("mission", name.startswith("BabyAI-"))
+    fine = len(pixels) <= 1 and all(_is_tile(*option) for option in pixels.items())
+    if not fine or type(mission) is not bool:
+        raise EnvError(f"{name}: options {dict(options)}; allowed: {OPTIONS}")
     mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
         env = gym.make(name, disable_env_checker=True, **mode)
@@ -50,26 +55,34 @@ def make_minigrid(name: str, options: Mapping[str, Any], *, render: bool) -> Any
         env = wrappers.RGBImgObsWrapper(env, tile_size=options["rgb"])
     elif "rgb_view" in options:
         env = wrappers.RGBImgPartialObsWrapper(env, tile_size=options["rgb_view"])
-    return MiniGridRows(env, pixels=bool(options))
+    return MiniGridRows(env, pixels=bool(pixels), mission=mission)
+
+
+def _is_tile(key: str, value: object) -> bool:
+    return key in ("rgb", "rgb_view") and type(value) is int and 1 <= value <= 64
 
 
 class MiniGridRows(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Replaces numbers by one-hots (unless there are pixels) and drops the mission."""
+    """Replaces numbers by one-hots, unless there are pixels, and drops the mission, unless it is
+    wanted.
+    """
 
-    def __init__(self, env: AnyEnv, *, pixels: bool) -> None:
-        RecordConstructorArgs.__init__(self, pixels=pixels)
+    def __init__(self, env: AnyEnv, *, pixels: bool, mission: bool) -> None:
+        RecordConstructorArgs.__init__(self, pixels=pixels, mission=mission)
         gym.Wrapper.__init__(self, env)
         constants = require("minigrid.core.constants", "minigrid", str(env.spec and env.spec.id))
         sizes = [len(constants.OBJECT_TO_IDX), len(constants.COLOR_TO_IDX)]
         sizes.append(len(constants.STATE_TO_IDX))
-        self._pixels = pixels
+        self._pixels, self._mission = pixels, mission
         self._tables = [np.eye(size, dtype=np.uint8) for size in sizes]
         image = env.observation_space["image"]  # type: ignore[index]
         width = int(np.prod(image.shape[:2])) * sum(sizes)
         grid = spaces.Box(0, 1, (width,), np.uint8)
-        self.observation_space = spaces.Dict(
-            {"direction": spaces.Discrete(4)} | ({"image": image} if pixels else {"grid": grid})
-        )
+        parts: dict[str, gym.Space[Any]] = {"direction": spaces.Discrete(4)}
+        parts |= {"image": image} if pixels else {"grid": grid}
+        if mission:
+            parts["mission"] = env.observation_space["mission"]  # type: ignore[index]
+        self.observation_space = spaces.Dict(parts)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -85,8 +98,10 @@ class MiniGridRows(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self._convert(obs), reward, terminated, truncated, info
 
     def _convert(self, obs: Mapping[str, Any]) -> dict[str, Any]:
+        converted = {"direction": obs["direction"]}
+        if self._mission:
+            converted["mission"] = obs["mission"]
         if self._pixels:
-            return {"direction": obs["direction"], "image": obs["image"]}
+            return converted | {"image": obs["image"]}
         parts = [table[obs["image"][..., i]] for i, table in enumerate(self._tables)]
-        grid = np.concatenate(parts, axis=-1).reshape(-1)
-        return {"direction": obs["direction"], "grid": grid}
+        return converted | {"grid": np.concatenate(parts, axis=-1).reshape(-1)}

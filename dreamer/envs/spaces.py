@@ -7,26 +7,29 @@ one float32 vector. Spaces that have no honest place in a row are refused by nam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from dreamer.types import ActionSpec, EnvError, EnvSpec, ObsSpec
+from dreamer.envs.actions import Decode, action_codec
+from dreamer.types import EnvError, EnvSpec, ObsSpec
 
 Selection = Literal["all", "first"] | tuple[str, ...]
 
 RESERVED_KEYS = frozenset({"reward", "is_first", "is_last", "is_terminal", "action"})
 IMAGE_CHANNELS = (1, 3, 4)
+AUDIO_NAMES = ("audio", "sound")  # a Box (samples,) under such a key is a waveform
+SILENCE = 128  # of uint8 waveforms
+MOST_BYTES = 256  # of a text
+MODALITIES = {"image": "image", "text": "text", "audio": "audio"}  # of kinds; others are vectors
 OBS_ALLOWED = (
     "Box of rank 0 to 2, uint8 Box images of 1, 3 or 4 channels, "
-    "Discrete, MultiDiscrete, MultiBinary and Dict of those"
+    "Text, Discrete, MultiDiscrete, MultiBinary and Dict of those"
 )
-ACTION_ALLOWED = "Discrete, MultiDiscrete, MultiBinary and float Box with finite bounds"
 
-
-Decode = Callable[[np.ndarray], np.ndarray]  # (n, A) -> n native actions
 Convert = Callable[[Sequence[object]], np.ndarray]  # n native observations -> (n, *)
 
 
@@ -79,19 +82,20 @@ def spec_of(env: gym.Env[Any, Any], active: Selection = "all") -> EnvSpec:
 def codec_of(env: gym.Env[Any, Any], active: Selection = "all") -> Codec:
     """Build the converters of an environment; arguments and errors as in `spec_of`."""
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    leaves = tuple(_observations(env.observation_space, active, name))
-    action, decode = _action(env.action_space, name)
+    rate = int(env.metadata.get("audio_rate", 0))
+    leaves = tuple(_observations(env.observation_space, active, name, rate))
+    action, decode = action_codec(env.action_space, name)
     return Codec(EnvSpec({leaf.key: leaf.spec for leaf in leaves}, action), leaves, decode)
 
 
 # Observations ---------------------------------------------------------------------------------
 
 
-def _observations(space: gym.Space[Any], active: Selection, name: str) -> list[Leaf]:
+def _observations(space: gym.Space[Any], active: Selection, name: str, rate: int) -> list[Leaf]:
     leaves: dict[str, Leaf] = {}
     refused: dict[str, str] = {}
     for path, part in _flatten(space, ()):
-        converted = _leaf(part)
+        converted = _leaf(part, path[-1] if path else "", rate)
         key = "/".join(path)
         if isinstance(converted, str):
             refused[key or type(part).__name__.lower()] = converted
@@ -119,7 +123,7 @@ def _flatten(
 
 def modality(spec: ObsSpec) -> str:
     """The modality a key belongs to: categorical keys are encoded with the vectors."""
-    return "image" if spec.kind == "image" else "vector"
+    return MODALITIES.get(spec.kind, "vector")
 
 
 def _select(
@@ -153,9 +157,15 @@ def _select(
     return chosen
 
 
-def _leaf(space: gym.Space[Any]) -> tuple[ObsSpec, Convert] | str:
+def _leaf(space: gym.Space[Any], name: str, rate: int) -> tuple[ObsSpec, Convert] | str:
     """Spec and converter of one space, or a description of it if rows cannot carry it."""
     match space:
+        case spaces.Box(shape=(_,)) if name in AUDIO_NAMES and space.dtype.kind in "fu":
+            return _audio(space, rate)
+        case spaces.Text():
+            return _text(space.max_length * max(len(x.encode()) for x in space.character_list))
+        case gym.Space() if space.dtype is not None and space.dtype.kind == "U":
+            return _text(MOST_BYTES)  # other spaces of words, such as MiniGrid's missions
         case spaces.Box() if len(space.shape) <= 2:
             return _vector(space.shape, "uint8" if space.dtype == np.uint8 else "float32")
         case spaces.Box(shape=(_, _, _)) if space.dtype == np.uint8:
@@ -196,6 +206,39 @@ def _vector(
         return array.reshape(-1, *row)
 
     return ObsSpec(shape=row, dtype=dtype, kind="vector"), convert
+
+
+def _audio(space: spaces.Box, rate: int) -> tuple[ObsSpec, Convert] | str:
+    """A waveform as it is; one that is all zeros where silence is 128 has not begun."""
+    spec, convert = _vector(space.shape, "uint8" if space.dtype == np.uint8 else "float32")
+    if spec.dtype == "float32" and (space.low.min() < -1.0 or space.high.max() > 1.0):
+        return f"a waveform in {space.low.min():g} to {space.high.max():g} instead of -1 to 1"
+
+    def centred(observations: Sequence[object]) -> np.ndarray:
+        array = convert(observations)
+        array[~array.any(-1)] = SILENCE
+        return array
+
+    own = replace(spec, kind="audio", rate=rate)
+    return own, centred if spec.dtype == "uint8" else convert
+
+
+def _text(most: int) -> tuple[ObsSpec, Convert]:
+    """UTF-8, filled up with zeros."""
+    width = max(1, min(most, MOST_BYTES))
+
+    def convert(observations: Sequence[object]) -> np.ndarray:
+        array = np.zeros((len(observations), width), np.uint8)
+        for row, text in zip(array, observations, strict=True):
+            if not isinstance(text, str):
+                raise TypeError(f"{type(text).__name__} instead of a text")
+            code = text.encode()
+            if len(code) > width or 0 in code:
+                raise ValueError(f"{text[:40]!r} of {len(code)} bytes, allowed {width} without NUL")
+            row[: len(code)] = np.frombuffer(code, np.uint8)
+        return array
+
+    return ObsSpec(shape=(width,), dtype="uint8", kind="text"), convert
 
 
 def _image(shape: tuple[int, ...]) -> tuple[ObsSpec, Convert] | str:
@@ -239,57 +282,3 @@ def _one_hots(nvec: np.ndarray, start: np.ndarray) -> tuple[ObsSpec, Convert]:
         return array
 
     return ObsSpec(shape=(width,), dtype="float32", kind="vector"), convert
-
-
-# Actions --------------------------------------------------------------------------------------
-
-
-def _action(space: gym.Space[Any], name: str) -> tuple[ActionSpec, Decode]:
-    match space:
-        case spaces.Discrete():
-            nvec, start = np.array(space.n), np.array(space.start)
-            return _choices(nvec, start, np.dtype(space.dtype))
-        case spaces.MultiDiscrete():
-            return _choices(space.nvec, np.asarray(space.start), np.dtype(space.dtype))
-        case spaces.MultiBinary():
-            return _choices(np.full(space.shape, 2), np.array(0), np.dtype(space.dtype))
-        case spaces.Box() if space.dtype.kind == "f":
-            return _continuous(space, name)
-        case spaces.Box():
-            found = f"a Box of {space.dtype}"
-        case _:
-            found = f"a {type(space).__name__} space"
-    raise EnvError(f"{name}: the action space is {found}; allowed: {ACTION_ALLOWED}")
-
-
-def _choices(
-    nvec: np.ndarray, start: np.ndarray, dtype: np.dtype[Any]
-) -> tuple[ActionSpec, Decode]:
-    sizes = tuple(int(n) for n in nvec.reshape(-1))
-    splits = np.cumsum(sizes)[:-1]
-
-    def decode(vectors: np.ndarray) -> np.ndarray:
-        parts = [vectors] if len(sizes) == 1 else np.split(vectors, splits, axis=1)
-        index = np.stack([part.argmax(1) for part in parts], axis=1)
-        return (index.reshape(-1, *nvec.shape) + start).astype(dtype)
-
-    return ActionSpec(kind="discrete", sizes=sizes), decode
-
-
-def _continuous(space: spaces.Box, name: str) -> tuple[ActionSpec, Decode]:
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise EnvError(
-            f"{name}: the action space {space} has infinite bounds, which [-1, 1] cannot cover; "
-            f"allowed: {ACTION_ALLOWED} (gymnasium.wrappers.RescaleAction gives it some)"
-        )
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    # Halved before adding: the width of a box may exceed the largest float.
-    center, half = low / 2 + high / 2, high / 2 - low / 2
-    shape, dtype = space.shape, space.dtype
-
-    def decode(vectors: np.ndarray) -> np.ndarray:
-        unit = np.minimum(np.maximum(vectors, -1.0), 1.0).reshape(-1, *shape)
-        # The last clip undoes what rounding may add beyond a bound.
-        return np.minimum(np.maximum(center + half * unit, low), high).astype(dtype)
-
-    return ActionSpec(kind="continuous", sizes=(int(np.prod(shape)),)), decode

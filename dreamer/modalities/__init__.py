@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from dreamer.modalities.audio import AudioDecoder, AudioEncoder
 from dreamer.modalities.image import ImageDecoder, ImageEncoder
+from dreamer.modalities.text import TextDecoder, TextEncoder
 from dreamer.modalities.vector import VectorDecoder, VectorEncoder
 from dreamer.types import ConfigError, ObsSpec
 
@@ -21,7 +23,8 @@ class ModalityConfig:
         kinds: The `ObsSpec.kind`s it serves; all keys of these kinds are encoded together.
         encoder_type: Module called as `encoder_type(specs, size, generator)`; an `Encoder`.
         decoder_type: Module called as `decoder_type(specs, size, feat_dim, generator)`; a
-            `Decoder`.
+            `Decoder`. Modalities with a section of their own in `WorldModelConfig` are given it as
+            a last argument.
     """
 
     kinds: tuple[str, ...]
@@ -30,7 +33,9 @@ class ModalityConfig:
 
 
 MODALITY_CONFIGS: dict[str, ModalityConfig] = {
+    "audio": ModalityConfig(kinds=("audio",), encoder_type=AudioEncoder, decoder_type=AudioDecoder),
     "image": ModalityConfig(kinds=("image",), encoder_type=ImageEncoder, decoder_type=ImageDecoder),
+    "text": ModalityConfig(kinds=("text",), encoder_type=TextEncoder, decoder_type=TextDecoder),
     "vector": ModalityConfig(
         kinds=("vector", "categorical"), encoder_type=VectorEncoder, decoder_type=VectorDecoder
     ),

@@ -110,12 +110,11 @@ class ImageEncoder(nn.Module):
         self.convs = nn.ModuleList(Conv(a, b, generator) for a, b in pairwise(widths))
         step = 2**stages
         self.pad = (-height % step, -width % step)
-        self.out_dim = (
-            widths[-1] * ((height + self.pad[0]) // step) * ((width + self.pad[1]) // step)
-        )
+        self.tokens = ((height + self.pad[0]) // step) * ((width + self.pad[1]) // step)
+        self.out_dim = widths[-1] * self.tokens
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """key -> (..., height, width, channels) uint8 to (..., out_dim)."""
+        """key -> (..., height, width, channels) uint8 to (..., out_dim), pixel by pixel."""
         image = torch.cat([obs[key] for key in self.keys], -1)
         lead = image.shape[:-3]
         x = image.flatten(0, -4).float() / 255.0 - 0.5

@@ -48,7 +48,7 @@ class VectorEncoder(nn.Module):
         self.specs = dict(sorted(specs.items()))
         inputs = sum(width_of(spec) for spec in self.specs.values())
         self.mlp = MLP(inputs, size.units, LAYERS, generator)
-        self.out_dim = size.units
+        self.out_dim, self.tokens = size.units, 1
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
         """key -> (..., *shape) to (..., units)."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dreamer.modalities import MODALITY_CONFIGS, by_modality
+from dreamer.modalities.fusion import AttentionFusion, Sense, concatenate
+from dreamer.modalities.text import TextConfig
 from dreamer.nn.layers import Linear
 from dreamer.nn.noise import derive_seed
 from dreamer.types import (
@@ -43,7 +45,9 @@ class WorldModelConfig:
         discount_horizon: The continue head is taught 1 - 1 / discount_horizon where the episode
             goes on.
         world_lr: Learning rate.
-        embed_dim: Width of a linear projection of the encoders' output, or `auto` for none.
+        fusion: `attention` between the modalities, where there are several, or `concat`.
+        embed_dim: Width of a linear projection of the fused code, or `auto` for none.
+        text: How texts are read.
     """
 
     size: str
@@ -53,7 +57,9 @@ class WorldModelConfig:
     cont_scale: float
     discount_horizon: float
     world_lr: float
+    fusion: Literal["attention", "concat"]
     embed_dim: int | Literal["auto"]
+    text: TextConfig
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -65,6 +71,8 @@ class WorldModelConfig:
         check_range("cont_scale", self.cont_scale, 0.0, 1000.0)
         check_range("discount_horizon", self.discount_horizon, 2.0, 1e6)
         check_range("world_lr", self.world_lr, 0.0, 1.0)
+        if self.fusion not in ("attention", "concat"):
+            raise ConfigError("fusion", self.fusion, "attention or concat")
         if self.embed_dim != "auto":
             check_range("embed_dim", self.embed_dim, 1, 65536)
 
@@ -106,14 +114,20 @@ class MultimodalWorldModel(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config
         size = SIZES[config.size]
-        groups = by_modality(spec.obs)
+        groups, own = by_modality(spec.obs), {"text": (config.text,)}
         self.encoders = nn.ModuleDict(
             {
-                name: MODALITY_CONFIGS[name].encoder_type(keys, size, init(seed, f"encoder/{name}"))
+                name: MODALITY_CONFIGS[name].encoder_type(
+                    keys, size, init(seed, f"encoder/{name}"), *own.get(name, ())
+                )
                 for name, keys in groups.items()
             }
         )
-        width = sum(cast(Encoder, encoder).out_dim for encoder in self.encoders.values())
+        senses = {name: sense_of(cast(Encoder, each)) for name, each in self.encoders.items()}
+        self.fusion = None
+        if config.fusion == "attention" and len(senses) > 1:
+            self.fusion = AttentionFusion(senses, size.units, init(seed, "fusion"))
+        width = sum(sense.tokens * sense.width for sense in senses.values())
         self.project = None
         if config.embed_dim != "auto":
             self.project = Linear(width, config.embed_dim, init(seed, "project"))
@@ -124,7 +138,7 @@ class MultimodalWorldModel(nn.Module):
         self.decoders = nn.ModuleDict(
             {
                 name: MODALITY_CONFIGS[name].decoder_type(
-                    keys, size, feat_dim, init(seed, f"decoder/{name}")
+                    keys, size, feat_dim, init(seed, f"decoder/{name}"), *own.get(name, ())
                 )
                 for name, keys in groups.items()
             }
@@ -143,7 +157,8 @@ class MultimodalWorldModel(nn.Module):
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Observations (..., *) -> embed (..., E)."""
-        embed = torch.cat([encoder(obs) for encoder in self.encoders.values()], -1)
+        parts = {name: encoder(obs) for name, encoder in self.encoders.items()}
+        embed = concatenate(parts) if self.fusion is None else self.fusion(parts)
         return embed if self.project is None else self.project(embed)
 
     def decode(self, feat: Tensor) -> dict[str, Tensor]:
@@ -224,6 +239,11 @@ class MultimodalWorldModel(nn.Module):
             "world/reward_loss": means["reward"],
             "world/cont_loss": means["cont"],
         }
+
+
+def sense_of(encoder: Encoder) -> Sense:
+    """How fusion cuts what an encoder returns."""
+    return Sense(encoder.tokens, encoder.out_dim // encoder.tokens)
 
 
 def init(seed: int, name: str) -> torch.Generator:

@@ -325,7 +325,8 @@ env: {id: CartPole-v1, num_envs: 8, action_repeat: 1, active_modalities: all}
 collect: {steps: 1000, policy: random}
 replay: {capacity: 1000, batch_size: 16, seq_len: 16}
 world_model: {size: tiny, kl_scale: 1.0, free_nats: 1, recon_scale: 1.0, cont_scale: 1,
-  discount_horizon: 100, world_lr: 4e-5, embed_dim: auto}
+  discount_horizon: 100, world_lr: 4e-5, fusion: attention, embed_dim: auto,
+  text: {model: own, finetune: false, tokenizer: own}}
 pretrain: {updates: 5}
 imagination: {horizon: 15, starts: all}
 policy: {actor: ppo, clip_ratio: 0.2, epochs: 3, minibatches: 4, target_kl: 0.02,

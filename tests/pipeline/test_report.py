@@ -18,6 +18,7 @@ from dreamer.behavior.actor_critic import Actor
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import VectorEnv
 from dreamer.evaluation import play_episodes
+from dreamer.modalities.text import TextConfig
 from dreamer.nn.noise import Noise
 from dreamer.types import ActionSpec, DataError, DreamerError, EnvError, EnvSpec, ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel, WorldModelConfig, init
@@ -73,7 +74,9 @@ def small_model(spec):
         cont_scale=1.0,
         discount_horizon=100.0,
         world_lr=1e-3,
+        fusion="attention",
         embed_dim="auto",
+        text=TextConfig(model="own", finetune=False, tokenizer="own"),
     )
     return MultimodalWorldModel(spec, config, 0)
 

@@ -14,15 +14,17 @@ from typing import Any
 
 import gymnasium as gym
 
-from dreamer.envs.tasks import deep_sea, key_chain, pin_pad, pits
+from dreamer.envs.tasks import cue_bits, deep_sea, key_chain, pin_pad, pits, split_cartpole
 from dreamer.types import EnvError
 
 TASKS: Mapping[str, Callable[..., gym.Env[Any, Any]]] = MappingProxyType(
     {
+        cue_bits.NAME: cue_bits.CueBits,
         deep_sea.NAME: deep_sea.DeepSea,
         key_chain.NAME: key_chain.KeyChain,
         pin_pad.NAME: pin_pad.PinPad,
         pits.NAME: pits.Pits,
+        split_cartpole.NAME: split_cartpole.SplitCartPole,
     }
 )
 

@@ -67,6 +67,27 @@ def test_resume():
         np.testing.assert_array_equal(mine["grid"], theirs["grid"])
 
 
+@pytest.mark.parametrize(
+    ("env_id", "there"),
+    [
+        ("BabyAI-GoToLocal-v0", True),
+        ("BabyAI-GoToLocal-v0?mission=false", False),
+        ("BabyAI-GoToLocal-v0?rgb_view=5", True),
+        ("MiniGrid-Fetch-5x5-N2-v0", False),
+        ("MiniGrid-Fetch-5x5-N2-v0?mission=true&rgb=8", True),
+    ],
+)
+def test_missions_are_texts_where_they_say_what_to_do(env_id, there):
+    env = VectorEnv(config(env_id), seed=0)
+    assert ("mission" in env.spec.obs) == there
+    if there:
+        assert env.spec.obs["mission"].kind == "text"
+        said = bytes(env.reset()["mission"][0]).rstrip(bytes(1)).decode()
+        plain = make_env(config(env_id)).unwrapped
+        assert plain.reset(seed=episode_seed(0, 0, 0))[0]["mission"] == said
+        assert len(said.split()) >= 3
+
+
 def test_babyai_is_silent(capsys):
     env = make_env(config("BabyAI-GoToLocal-v0"))
     for seed in range(30):
@@ -74,7 +95,9 @@ def test_babyai_is_silent(capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("tail", ["?rgb=0", "?tile=8", "?rgb=8&rgb_view=8", "?rgb=true"])
+@pytest.mark.parametrize(
+    "tail", ["?rgb=0", "?tile=8", "?rgb=8&rgb_view=8", "?rgb=true", "?mission=1"]
+)
 def test_bad_options(tail):
     with pytest.raises(EnvError, match="allowed: rgb=TILE_PIXELS"):
         make_env(config(f"MiniGrid-Empty-5x5-v0{tail}"))

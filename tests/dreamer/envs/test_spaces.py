@@ -32,12 +32,15 @@ def test_spec_of_every_dtype_is_sorted_and_exact():
         ("choice", ObsSpec(shape=(1,), dtype="int32", kind="categorical", classes=5)),
         ("choices", ObsSpec(shape=(5,), dtype="float32", **vector)),
         ("count", ObsSpec(shape=(1,), dtype="float32", **vector)),
+        ("deep/audio", ObsSpec(shape=(4,), dtype="float32", kind="audio", rate=8000)),
         ("deep/inner", ObsSpec(shape=(2,), dtype="float32", **vector)),
         ("image", ObsSpec(shape=(8, 6, 3), dtype="uint8", kind="image")),
         ("ints", ObsSpec(shape=(2,), dtype="float32", **vector)),
         ("planes", ObsSpec(shape=(8, 6, 4), dtype="uint8", kind="image")),
         ("scalar", ObsSpec(shape=(1,), dtype="float32", **vector)),
+        ("sound", ObsSpec(shape=(6,), dtype="uint8", kind="audio", rate=8000)),
         ("table", ObsSpec(shape=(2, 3), dtype="uint8", **vector)),
+        ("text", ObsSpec(shape=(16,), dtype="uint8", kind="text")),
         ("wide", ObsSpec(shape=(3,), dtype="float32", **vector)),
     ]
 
@@ -63,6 +66,54 @@ def test_rows_of_every_dtype_hold_the_known_values():
     np.testing.assert_array_equal(rows["choices"], [[1, 0, 0, 0, 1]] * 2)  # (0, 1 + 2)
     np.testing.assert_array_equal(rows["bits"], [[0, 1, 0]] * 2)
     assert rows["deep/inner"][0, 0] == 2
+    np.testing.assert_array_equal(rows["deep/audio"], np.full((2, 4), 0.25, np.float32))
+    np.testing.assert_array_equal(rows["text"], [[*b"ab", *[0] * 14]] * 2)
+
+
+def test_text_is_utf8_and_a_sound_that_has_not_begun_is_silence():
+    env = VectorEnv(counter("keys=text,sound&length=9"), seed=0)
+    rows = [env.reset()] + [env.step(np.zeros((2, 3), np.float32)) for _ in range(3)]
+    assert [bytes(row["text"][0]).rstrip(bytes(1)).decode() for row in rows] == [
+        "",
+        "a",
+        "ab",
+        "abü",
+    ]
+    assert [row["sound"][1, 0] for row in rows] == [128, 130, 130, 130]
+
+
+class Words(gym.Space):
+    """A space of texts that is none of Gymnasium's, as MiniGrid has."""
+
+    def __init__(self):
+        super().__init__(dtype=str)
+
+
+class Speaker(gym.Env):
+    observation_space, action_space = Words(), gym.spaces.Discrete(2)
+
+
+class Shouting(gym.Env):
+    observation_space = gym.spaces.Dict({"audio": gym.spaces.Box(-9.0, 9.0, (4,), np.float32)})
+    action_space = gym.spaces.Discrete(2)
+
+
+def test_words_of_other_spaces_are_texts_up_to_a_length():
+    found = codec_of(Speaker())
+    assert found.spec.obs == {"text": ObsSpec(shape=(256,), dtype="uint8", kind="text")}
+    read = found.leaves[0].read
+    assert bytes(read(["go"])[0, :3]) == b"go" + bytes(1)
+    with pytest.raises(ValueError, match="of 257 bytes, allowed 256 without NUL"):
+        read(["x" * 257])
+    with pytest.raises(ValueError, match="without NUL"):
+        read(["a" + chr(0)])
+    with pytest.raises(TypeError, match="int instead of a text"):
+        read([3])
+
+
+def test_a_waveform_beyond_one_is_refused():
+    with pytest.raises(EnvError, match="'audio' is a waveform in -9 to 9 instead of -1 to 1"):
+        codec_of(Shouting())
 
 
 @pytest.mark.parametrize(
@@ -96,7 +147,7 @@ def test_first_without_images_takes_all_vectors():
     assert list(codec("keys=wide,count,choice", "first").spec.obs) == ["choice", "count", "wide"]
 
 
-@pytest.mark.parametrize("key", ["text", "pair", "floats", "cells"])
+@pytest.mark.parametrize("key", ["pair", "floats", "cells"])
 def test_refused_observation_is_named_and_can_be_left_out(key):
     with pytest.raises(EnvError, match=f"Counter-v0: observation '{key}' is a .*allowed: Box"):
         codec(f"keys=count,{key}")
@@ -113,8 +164,8 @@ def test_bare_refused_observation():
 
 
 def test_unknown_modality_lists_what_there_is():
-    with pytest.raises(EnvError, match=r"names 'audio'; allowed: \['count', 'image', 'vector'\]"):
-        codec("keys=count,image", ("audio",))
+    with pytest.raises(EnvError, match=r"names 'smell'; allowed: \['count', 'image', 'vector'\]"):
+        codec("keys=count,image", ("smell",))
 
 
 def test_reserved_and_clashing_keys_are_refused():

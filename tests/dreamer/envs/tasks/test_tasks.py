@@ -44,7 +44,10 @@ def test_they_are_registered_with_gymnasium():
 @pytest.mark.parametrize(
     ("env_id", "message"),
     [
-        ("DeepSea-v9", "allowed: DeepSea-v0, KeyChain-v0, PinPad-v0, Pits-v0"),
+        (
+            "DeepSea-v9",
+            "allowed: CueBits-v0, DeepSea-v0, KeyChain-v0, PinPad-v0, Pits-v0, Split",
+        ),
         ("DeepSea-v0?depth=3", "option 'depth'; allowed: size, layout"),
         ("DeepSea-v0?size=1", "option size: found 1; allowed: a whole number, 2 to 100"),
         ("DeepSea-v0?size=2.5", "size: found 2.5"),

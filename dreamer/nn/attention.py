@@ -1,0 +1,45 @@
+"""Attention between tokens, as one residual block.
+
+Source: Vaswani et al. 2017 (arXiv 1706.03762); the norm before each part as in arXiv 2002.04745.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamer.nn.layers import Linear, NormedLinear, RMSNorm
+
+HEADS = 4  # or as many of them as divide the width
+
+
+class AttentionBlock(nn.Module):
+    """Attention between all tokens, then an MLP on each; both are added to what came in.
+
+    Args:
+        units: Width of the tokens. generator: Source of the initial weights.
+    """
+
+    def __init__(self, units: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.heads = math.gcd(HEADS, units)
+        self.norms = nn.ModuleList(RMSNorm(units) for _ in range(2))
+        self.qkv = Linear(units, 3 * units, generator)
+        self.out = Linear(units, units, generator)
+        self.hidden = NormedLinear(units, 2 * units, generator)
+        self.back = Linear(2 * units, units, generator)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(M, n, units) -> (M, n, units).
+
+        Args:
+            mask: (M, 1, 1, n) bool, which tokens are heard; None is all. One at least must be.
+        """
+        qkv = self.qkv(self.norms[0](x)).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        heard = functional.scaled_dot_product_attention(q, k, v, mask)
+        x = x + self.out(heard.transpose(1, 2).flatten(-2))
+        return x + self.back(self.hidden(self.norms[1](x)))
