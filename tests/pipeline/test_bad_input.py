@@ -281,9 +281,12 @@ def test_unknown_environments(capsys, env, expected):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("keys=text&multimodal", "observation 'text' is a Text space; allowed: Box of rank 0 to 2"),
+        (
+            "keys=pair&multimodal",
+            "observation 'pair' is a Tuple space; allowed: Box of rank 0 to 2",
+        ),
         ("keys=floats", "has no observation; allowed: Box of rank 0 to 2"),
-        ("keys=text", "has no observation; allowed: Box of rank 0 to 2"),
+        ("keys=pair", "has no observation; allowed: Box of rank 0 to 2"),
         ("action=pair", "allowed: Discrete, MultiDiscrete, MultiBinary and float Box"),
         ("action=infinite", "allowed: Discrete, MultiDiscrete, MultiBinary and float Box"),
         ("action=integers", "allowed: Discrete, MultiDiscrete, MultiBinary and float Box"),
