@@ -14,7 +14,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from PIL import Image
 
 from dreamer.envs.optional import one_line, require
 from dreamer.types import EnvError
@@ -93,6 +92,8 @@ class AtariRows(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _observe(self, frames: list[np.ndarray], sounds: list[np.ndarray]) -> dict[str, Any]:
         """Picture of the last frames, sound of all of them; what is missing of it is silence."""
+        from PIL import Image  # here, because most agents never see a game
+
         picture = Image.fromarray(np.max(frames, axis=0))
         small = picture.resize((self._size, self._size), Image.Resampling.BOX)
         sound = np.full(FRAMES * SAMPLES, SILENCE, np.uint8)

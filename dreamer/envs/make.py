@@ -42,8 +42,8 @@ class EnvConfig:
         num_envs: Copies that run side by side, 1 to 4096.
         action_repeat: Environment steps per agent step, 1 to 100; their rewards are summed.
         active_modalities: `all` keeps every observation key, `first` the first image alone or, in
-            an environment without images, all vectors; a tuple names keys or modalities (`image`,
-            `vector`).
+            an environment without images, all vectors, or without those whatever there is; a tuple
+            names keys or modalities (`image`, `vector`, `text`, `audio`).
     """
 
     id: str

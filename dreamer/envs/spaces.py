@@ -140,7 +140,7 @@ def _select(
     for key in sorted(leaves):
         groups.setdefault(modality(leaves[key].spec), []).append(key)
     if active == "first":
-        return set(groups["image"][:1] if "image" in groups else groups.get("vector", ()))
+        return set(groups["image"][:1] if "image" in groups else groups.get("vector", leaves))
     chosen: set[str] = set()
     for wanted in active:
         if wanted in refused:

@@ -143,6 +143,10 @@ def test_active_modalities(active, keys):
     assert list(codec("keys=wide,planes,image,count", active).spec.obs) == keys
 
 
+def test_first_without_images_and_vectors_takes_what_there_is():
+    assert list(codec("keys=text,sound", "first").spec.obs) == ["sound", "text"]
+
+
 def test_first_without_images_takes_all_vectors():
     assert list(codec("keys=wide,count,choice", "first").spec.obs) == ["choice", "count", "wide"]
 
