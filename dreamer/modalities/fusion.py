@@ -61,14 +61,8 @@ class AttentionFusion(nn.Module):
                 and heard by no other. None: all were.
         """
         lead = next(iter(parts.values())).shape[:-1]
-        codes = {name: parts[name].reshape(-1, *sense) for name, sense in self.senses.items()}
-        tokens = [self.enter[name](code) + self.place[name] for name, code in codes.items()]
-        mask, marks = None, None
-        if present is not None:
-            marks = {name: present[name].reshape(-1, 1) for name in codes}
-            each = [marks[name].expand(-1, sense.tokens) for name, sense in self.senses.items()]
-            mask = torch.cat(each, 1)[:, None, None]
-        x = torch.cat(tokens, 1)
+        codes = self._codes(parts)
+        x, mask = self._tokens(codes), self._mask(present)
         for block in self.blocks:
             x = block(x, mask)
         sizes = [sense.tokens for sense in self.senses.values()]
@@ -76,8 +70,42 @@ class AttentionFusion(nn.Module):
         fused = []
         for (name, code), extra in zip(codes.items(), learned, strict=True):
             whole = (code + self.leave[name](extra)).flatten(1)
-            fused.append(whole if marks is None else whole * marks[name])
+            fused.append(whole if present is None else whole * present[name].reshape(-1, 1))
         return torch.cat(fused, -1).view(*lead, -1)
+
+    @torch.no_grad()
+    def weights(self, parts: Parts, present: Present | None = None) -> Tensor:
+        """How much every token hears of every other: (..., layers, heads, n, n), rows sum to one.
+
+        Args: As of `forward`; tokens follow each other as `senses` do.
+        """
+        lead = next(iter(parts.values())).shape[:-1]
+        x, mask = self._tokens(self._codes(parts)), self._mask(present)
+        weights = []
+        for block in self.blocks:
+            assert isinstance(block, AttentionBlock)
+            weights.append(block.weights(x, mask))
+            x = block(x, mask)
+        stacked = torch.stack(weights, 1)
+        return stacked.view(*lead, *stacked.shape[1:])
+
+    def _codes(self, parts: Parts) -> dict[str, Tensor]:
+        """Modality -> (M, tokens, width)."""
+        return {name: parts[name].reshape(-1, *sense) for name, sense in self.senses.items()}
+
+    def _tokens(self, codes: Mapping[str, Tensor]) -> Tensor:
+        """(M, n, units), of all senses one after the other."""
+        return torch.cat(
+            [self.enter[name](code) + self.place[name] for name, code in codes.items()], 1
+        )
+
+    def _mask(self, present: Present | None) -> Tensor | None:
+        """(M, 1, 1, n): which tokens are heard; None if all are."""
+        if present is None:
+            return None
+        counts = {name: sense.tokens for name, sense in self.senses.items()}
+        each = [present[name].reshape(-1, 1).expand(-1, count) for name, count in counts.items()]
+        return torch.cat(each, 1)[:, None, None]
 
 
 def concatenate(parts: Parts, present: Present | None = None) -> Tensor:

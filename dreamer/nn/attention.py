@@ -38,8 +38,24 @@ class AttentionBlock(nn.Module):
         Args:
             mask: (M, 1, 1, n) bool, which tokens are heard; None is all. One at least must be.
         """
-        qkv = self.qkv(self.norms[0](x)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k, v = self._heads(x)
         heard = functional.scaled_dot_product_attention(q, k, v, mask)
         x = x + self.out(heard.transpose(1, 2).flatten(-2))
         return x + self.back(self.hidden(self.norms[1](x)))
+
+    @torch.no_grad()
+    def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(M, heads, n, n): how much each token, a row, hears of each, a column; rows sum to one.
+
+        For those who look on: `forward` is computed without ever holding them.
+
+        Args: As of `forward`.
+        """
+        q, k, _ = self._heads(x)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Queries, keys and values (3, M, heads, n, units / heads)."""
+        qkv = self.qkv(self.norms[0](x)).unflatten(-1, (3, self.heads, -1))
+        return qkv.permute(2, 0, 3, 1, 4)

@@ -62,6 +62,30 @@ def test_what_is_absent_is_zeros_and_changes_nothing_for_the_others():
     assert torch.equal(concatenate(code, present)[0], concatenate(code)[0])
 
 
+@pytest.mark.parametrize("lead", [(), (2, 3)])
+def test_the_weights_say_whom_each_token_hears(lead):
+    made, code = stirred(), parts(*lead)
+    weights = made.weights(code)
+    assert weights.shape == (*lead, 1, 4, 9, 9)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(*lead, 1, 4, 9))
+    present = {name: torch.full(lead, name != "image") for name in SENSES}
+    deaf = made.weights(code, present)
+    assert (deaf[..., 3:8] == 0).all()
+    torch.testing.assert_close(deaf.sum(-1), torch.ones(*lead, 1, 4, 9))
+
+
+def test_the_weights_are_those_of_the_block_on_all_tokens():
+    made, code = stirred(), parts(6)
+    tokens = [
+        torch.nn.functional.linear(code[name].view(6, *sense), made.enter[name].weight)
+        + made.enter[name].bias
+        + made.place[name]
+        for name, sense in SENSES.items()
+    ]
+    expected = made.blocks[0].weights(torch.cat(tokens, 1))
+    torch.testing.assert_close(made.weights(code)[:, 0], expected)
+
+
 def test_rows_do_not_mix():
     made, code = stirred(), parts(3)
     alone = {name: value[1:2] for name, value in code.items()}
