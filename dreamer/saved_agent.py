@@ -16,6 +16,7 @@ from dreamer.envs.make import EnvConfig
 from dreamer.intrinsic.empowerment import EmpowermentConfig
 from dreamer.intrinsic.icm import ICMConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig, IntrinsicRewards, make_behavior
+from dreamer.modalities.text import TextConfig
 from dreamer.types import CheckpointError, EnvSpec
 from dreamer.world_model.model import MultimodalWorldModel, WorldModelConfig
 
@@ -75,8 +76,7 @@ def load_agent(directory: Path, device: torch.device) -> SavedAgent:
     if meta.get("kind") != "agent":
         raise CheckpointError(f"{directory}: found {meta.get('kind')!r}, needed an agent")
     spec = EnvSpec.from_json(meta["spec"])
-    world_model = WorldModelConfig(**meta["world_model"])
-    model = MultimodalWorldModel(spec, world_model, seed=0).to(device)
+    model = MultimodalWorldModel(spec, _world_model(meta["world_model"]), seed=0).to(device)
     policy = _policy(meta["policy"])
     behavior, intrinsic = make_behavior(model, policy, _intrinsic(meta["intrinsic"]), seed=0)
     _load(directory, model, "model.", tensors)
@@ -86,6 +86,10 @@ def load_agent(directory: Path, device: torch.device) -> SavedAgent:
     if isinstance(env["active_modalities"], list):
         env["active_modalities"] = tuple(env["active_modalities"])
     return SavedAgent(model, behavior, intrinsic, EnvConfig(**env), meta["facts"])
+
+
+def _world_model(raw: Mapping[str, Any]) -> WorldModelConfig:
+    return WorldModelConfig(**{**raw, "text": TextConfig(**raw["text"])})
 
 
 def _policy(raw: Mapping[str, Any]) -> PolicyConfig:
