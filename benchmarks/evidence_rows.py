@@ -39,7 +39,12 @@ SWITCHES = {
 
 # Parameters that came later and mean nothing to the agents of rows from before: those have one
 # modality, and the one that has two is fused by `concat`, which was all there was.
-MEANT_NOTHING = ("world_model.fusion", "world_model.text.")
+MEANT_NOTHING = (
+    "env.optional_modalities",
+    "world_model.fusion",
+    "world_model.modality_dropout",
+    "world_model.text.",
+)
 
 
 class Times(NamedTuple):

@@ -97,6 +97,7 @@ def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3
         discount_horizon=333.0,
         world_lr=4e-5,
         fusion="attention",
+        modality_dropout=0.0,
         embed_dim="auto",
         text=TextConfig(model="own", finetune=False, tokenizer="own"),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dreamer.modalities.presence import withhold
 from dreamer.nn.distributions import OneHotActions
 from dreamer.nn.noise import Noise
 from dreamer.types import ActionSpec, LatentState, Policy, Rows
@@ -23,6 +25,10 @@ class Agent:
         noise: Source of posterior and action noise.
         stream: Name of the noise stream; agents with different names draw independently.
         choice: `sample` from the policy, or take its `mode`.
+        withheld: Modalities that it must do without.
+
+    Raises:
+        ConfigError: The model has no such modality.
     """
 
     def __init__(
@@ -34,12 +40,14 @@ class Agent:
         *,
         stream: str,
         choice: Literal["sample", "mode"] = "sample",
+        withheld: Collection[str] = (),
     ) -> None:
         self.model, self.policy = model, policy
         self.num_envs, self.noise, self.stream, self.choice = num_envs, noise, stream, choice
         self.state = model.rssm.initial(num_envs)
         self.prev_action = self.state.deter.new_zeros(num_envs, model.spec.action.dim)
         self.carry = policy.initial(num_envs)
+        self.allowed = withhold(model.encoders.keys(), withheld, self.prev_action)
 
     @torch.no_grad()
     def act(self, rows: Rows, step: int) -> np.ndarray:
@@ -57,7 +65,9 @@ class Agent:
         is_first = torch.from_numpy(rows["is_first"]).to(device)
         groups = self.model.rssm.size.groups
         noise = self.noise.uniform(f"{self.stream}/latent", step, (self.num_envs, groups))
-        self.state = self.model.observe_step(obs, self.state, self.prev_action, is_first, noise)
+        self.state = self.model.observe_step(
+            obs, self.state, self.prev_action, is_first, noise, self.allowed
+        )
         action = self._choose(self.model.feat(self.state), is_first, step)
         self.prev_action = action * (~torch.from_numpy(rows["is_last"]).to(device)).unsqueeze(-1)
         return self.prev_action.cpu().numpy()

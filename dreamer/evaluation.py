@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ def play_episodes(
     episodes: int,
     seed: int,
     choice: Literal["sample", "mode"],
+    withheld: Collection[str] = (),
     watch: Watch | None = None,
 ) -> list[EpisodeStats]:
     """Play a fixed set of episodes: the first ones of each environment, so that short ones are not
@@ -35,6 +36,7 @@ def play_episodes(
         episodes: How many episodes count.
         seed: Of the episodes and of the action noise.
         choice: `sample` actions or take the `mode`.
+        withheld: Modalities that the agent must do without.
         watch: Called with every row, the action chosen there and the agent.
 
     Returns:
@@ -42,7 +44,9 @@ def play_episodes(
     """
     envs = VectorEnv(env, seed)
     noise = Noise(seed, next(model.parameters()).device)
-    agent = Agent(model, policy, envs.num_envs, noise, stream="evaluate", choice=choice)
+    agent = Agent(
+        model, policy, envs.num_envs, noise, stream="evaluate", choice=choice, withheld=withheld
+    )
     quota = [len(range(index, episodes, envs.num_envs)) for index in range(envs.num_envs)]
     finished: list[EpisodeStats] = []
     rows, step = envs.reset(), 0

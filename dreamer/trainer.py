@@ -14,6 +14,7 @@ from dreamer.behavior.actor_critic import PolicyConfig
 from dreamer.behavior.hierarchy import Lesson
 from dreamer.intrinsic.rewards import IntrinsicConfig, make_behavior
 from dreamer.meta_gradient import MetaConfig
+from dreamer.modalities.presence import Present, drop_one
 from dreamer.nn.noise import Noise
 from dreamer.nn.optim import LaProp
 from dreamer.self_tuning import SelfTuning
@@ -223,7 +224,15 @@ class DreamerV3Trainer:
         steps = batch.reward.shape[1]
         groups = self.model.rssm.size.groups
         noise = self.noise.uniform(stream, index, (steps, batch.reward.shape[0], groups))
-        return self.model(batch, noise)
+        return self.model(batch, noise, self._allowed(stream, index, batch.reward.shape[0]))
+
+    def _allowed(self, stream: str, index: int, rows: int) -> Present | None:
+        """Modality dropout: modality -> (B,) bool; None without."""
+        share = self.model.config.modality_dropout
+        if share == 0.0:
+            return None
+        noise = self.noise.uniform(f"{stream}/dropout", index, (2, rows))
+        return drop_one(list(self.model.encoders), share, noise)
 
     def _imagine(
         self, out: WorldOutput, index: int, prefix: str = "", most: int | None = None

@@ -20,6 +20,9 @@ from torch import Tensor
 Losses = dict[str, Tensor]  # name -> (B, T), unreduced
 Metrics = dict[str, Tensor]  # `group/name` -> scalar, detached, still on the device
 Rate = float | Tensor  # learning rate of one optimiser group
+PRESENT = "present/"  # and a key: the key of its flag
+SILENCE = 128  # of uint8 waveforms
+
 Rows = dict[str, np.ndarray]  # one replay row per environment, every array (num_envs, ...)
 
 
@@ -72,14 +75,15 @@ class ObsSpec:
         dtype: numpy dtype name: `uint8`, `float32`, or `int32` for categorical ones.
         kind: `image` is (height, width, channels) uint8; `categorical` holds integers below
             `classes`; `text` is (bytes,) UTF-8, zeros after its end; `audio` is (samples,), as
-            float32 in [-1, 1] or as uint8 around 128.
+            float32 in [-1, 1] or as uint8 around 128; `flag` says of another key, in one uint8,
+            whether it was there.
         classes: Number of classes of a categorical key, otherwise 0.
         rate: Samples of an audio key per second, 0 if unknown or of another kind.
     """
 
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32", "int32"]
-    kind: Literal["vector", "image", "categorical", "text", "audio"]
+    kind: Literal["vector", "image", "categorical", "text", "audio", "flag"]
     classes: int = 0
     rate: int = 0
 

@@ -148,7 +148,13 @@ def _train(args: argparse.Namespace) -> Iterable[str]:
 def _evaluate_or_play(args: argparse.Namespace) -> Iterable[str]:
     from pipeline.commands import agents
 
-    wishes = agents.Wishes(episodes=args.episodes, env=args.env, seed=args.seed, policy=args.policy)
+    wishes = agents.Wishes(
+        episodes=args.episodes,
+        env=args.env,
+        seed=args.seed,
+        policy=args.policy,
+        withhold=tuple(args.withhold.split(",")) if args.withhold else (),
+    )
     if args.command == "evaluate":
         return agents.evaluate(args.folder, wishes)
     return agents.play(args.folder, wishes, args.out)
@@ -215,8 +221,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     commands["evaluate"].add_argument(
         "--env", metavar="ID", help="another environment with the same spaces"
     )
+    commands["evaluate"].add_argument(
+        "--withhold", metavar="M,M", help="modalities that the agent must do without"
+    )
     _agent_arguments(commands["play"])
-    commands["play"].set_defaults(env=None)
+    commands["play"].set_defaults(env=None, withhold=None)
     commands["play"].add_argument(
         "--out", metavar="DIR", type=Path, default=Path("outputs/play"), help="default: %(default)s"
     )

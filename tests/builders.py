@@ -67,6 +67,7 @@ def world_config(**changes):
         "discount_horizon": 333.0,
         "world_lr": 1e-3,
         "fusion": "attention",
+        "modality_dropout": 0.0,
         "embed_dim": "auto",
         "text": TextConfig(model="own", finetune=False, tokenizer="own"),
     }
@@ -150,7 +151,11 @@ def random_obs(spec, lead, seed=0):
             obs[key] = numbers.clamp(-1.0, 1.0) if each.kind == "audio" else numbers
         else:
             dtype = getattr(torch, each.dtype)
-            low, high = (97, 123) if each.kind == "text" else (0, each.classes or 256)
+            low, high = (
+                (97, 123)
+                if each.kind == "text"
+                else (0, 2 if each.kind == "flag" else each.classes or 256)
+            )
             obs[key] = torch.randint(low, high, shape, generator=source, dtype=dtype)
     return obs
 

@@ -16,12 +16,11 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from dreamer.envs.optional import one_line, require
-from dreamer.types import EnvError
+from dreamer.types import SILENCE, EnvError
 
 AnyEnv = gym.Env[Any, Any]
 FRAMES = 4  # of an agent step
 SAMPLES = 512  # of a frame
-SILENCE = 128
 DEFAULT_SIZE = 64
 OPTIONS = "size=PIXELS, 16 to 210"
 

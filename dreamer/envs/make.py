@@ -44,18 +44,26 @@ class EnvConfig:
         active_modalities: `all` keeps every observation key, `first` the first image alone or, in
             an environment without images, all vectors, or without those whatever there is; a tuple
             names keys or modalities (`image`, `vector`, `text`, `audio`).
+        optional_modalities: Keys or modalities that an observation may lack, because a sensor
+            fails: the key is left out, or None. A flag in the row says so, nothing attends to what
+            is missing, and it is not reconstructed. Any other key that is missing is an error.
     """
 
     id: str
     num_envs: int
     action_repeat: int
     active_modalities: Selection
+    optional_modalities: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not self.id:
             raise ConfigError("id", self.id, "the name of an environment")
         check_range("num_envs", self.num_envs, 1, 4096)
         check_range("action_repeat", self.action_repeat, 1, 100)
+        optional: Any = self.optional_modalities
+        if not isinstance(optional, list | tuple) or not all(isinstance(n, str) for n in optional):
+            raise ConfigError("optional_modalities", optional, "a list of observation keys")
+        object.__setattr__(self, "optional_modalities", tuple(optional))
         active: Any = self.active_modalities
         if isinstance(active, list):
             active = tuple(active)

@@ -6,7 +6,7 @@ one float32 vector. Spaces that have no honest place in a row are refused by nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -14,42 +14,22 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from dreamer.envs.absent import may_be_missing
 from dreamer.envs.actions import Decode, action_codec
-from dreamer.types import EnvError, EnvSpec, ObsSpec
+from dreamer.envs.leaf import Convert, Leaf
+from dreamer.types import PRESENT, SILENCE, EnvError, EnvSpec, ObsSpec
 
 Selection = Literal["all", "first"] | tuple[str, ...]
 
 RESERVED_KEYS = frozenset({"reward", "is_first", "is_last", "is_terminal", "action"})
 IMAGE_CHANNELS = (1, 3, 4)
 AUDIO_NAMES = ("audio", "sound")  # a Box (samples,) under such a key is a waveform
-SILENCE = 128  # of uint8 waveforms
 MOST_BYTES = 256  # of a text
 MODALITIES = {"image": "image", "text": "text", "audio": "audio"}  # of kinds; others are vectors
 OBS_ALLOWED = (
     "Box of rank 0 to 2, uint8 Box images of 1, 3 or 4 channels, "
     "Text, Discrete, MultiDiscrete, MultiBinary and Dict of those"
 )
-
-Convert = Callable[[Sequence[object]], np.ndarray]  # n native observations -> (n, *)
-
-
-class Leaf(NamedTuple):
-    """One observation key: where it is found in an observation and how n of it become an array."""
-
-    key: str
-    path: tuple[str, ...]
-    spec: ObsSpec
-    convert: Convert
-
-    def read(self, observations: Sequence[Any]) -> np.ndarray:
-        """Convert this key of n observations to a fresh (n, *) array.
-
-        Raises:
-            ValueError, TypeError, KeyError: One of them does not fit its space.
-        """
-        for part in self.path:
-            observations = [obs[part] for obs in observations]
-        return self.convert(observations)
 
 
 class Codec(NamedTuple):
@@ -66,26 +46,32 @@ class Codec(NamedTuple):
     decode: Decode
 
 
-def spec_of(env: gym.Env[Any, Any], active: Selection = "all") -> EnvSpec:
+def spec_of(
+    env: gym.Env[Any, Any], active: Selection = "all", optional: Sequence[str] = ()
+) -> EnvSpec:
     """Say what an agent sees of an environment.
 
     Args:
         env: Any Gymnasium environment.
-        active: See `EnvConfig.active_modalities`.
+        active: See `EnvConfig.active_modalities`. optional: See `EnvConfig.optional_modalities`.
 
     Raises:
         EnvError: A space is not supported, or `active` names what is not there.
     """
-    return codec_of(env, active).spec
+    return codec_of(env, active, optional).spec
 
 
-def codec_of(env: gym.Env[Any, Any], active: Selection = "all") -> Codec:
+def codec_of(
+    env: gym.Env[Any, Any], active: Selection = "all", optional: Sequence[str] = ()
+) -> Codec:
     """Build the converters of an environment; arguments and errors as in `spec_of`."""
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     rate = int(env.metadata.get("audio_rate", 0))
-    leaves = tuple(_observations(env.observation_space, active, name, rate))
+    leaves = _observations(env.observation_space, active, name, rate)
+    if optional:
+        leaves = _with_flags(leaves, optional, name)
     action, decode = action_codec(env.action_space, name)
-    return Codec(EnvSpec({leaf.key: leaf.spec for leaf in leaves}, action), leaves, decode)
+    return Codec(EnvSpec({leaf.key: leaf.spec for leaf in leaves}, action), tuple(leaves), decode)
 
 
 # Observations ---------------------------------------------------------------------------------
@@ -102,7 +88,7 @@ def _observations(space: gym.Space[Any], active: Selection, name: str, rate: int
             continue
         spec, convert = converted
         key = key or modality(spec)
-        if key in leaves or key in RESERVED_KEYS:
+        if key in leaves or key in RESERVED_KEYS or key.startswith(PRESENT):
             raise EnvError(f"{name}: observation key {key!r} is taken twice or reserved")
         leaves[key] = Leaf(key, path, spec, convert)
     chosen = _select(leaves, refused, active, name)
@@ -136,9 +122,7 @@ def _select(
                 f"{name}: observation {key!r} is {found}; allowed: {OBS_ALLOWED}{way_out}"
             )
         return set(leaves)
-    groups: dict[str, list[str]] = {}
-    for key in sorted(leaves):
-        groups.setdefault(modality(leaves[key].spec), []).append(key)
+    groups = _groups(leaves)
     if active == "first":
         return set(groups["image"][:1] if "image" in groups else groups.get("vector", leaves))
     chosen: set[str] = set()
@@ -147,14 +131,36 @@ def _select(
             raise EnvError(
                 f"{name}: observation {wanted!r} is {refused[wanted]}; allowed: {OBS_ALLOWED}"
             )
-        if wanted not in leaves and wanted not in groups:
-            raise EnvError(
-                f"{name}: env.active_modalities names {wanted!r}; "
-                f"allowed: {sorted({*leaves, *groups})}"
-            )
-        # A key of that very name goes before the modality.
-        chosen.update([wanted] if wanted in leaves else groups[wanted])
+        chosen.update(_named(wanted, leaves, f"{name}: env.active_modalities"))
     return chosen
+
+
+def _groups(leaves: Mapping[str, Leaf]) -> dict[str, list[str]]:
+    """Modality -> its keys."""
+    groups: dict[str, list[str]] = {}
+    for key in sorted(leaves):
+        groups.setdefault(modality(leaves[key].spec), []).append(key)
+    return groups
+
+
+def _named(wanted: str, leaves: Mapping[str, Leaf], where: str) -> list[str]:
+    """The keys that a word means; a key of that very name goes before the modality."""
+    groups = _groups(leaves)
+    if wanted not in leaves and wanted not in groups:
+        raise EnvError(f"{where} names {wanted!r}; allowed: {sorted({*leaves, *groups})}")
+    return [wanted] if wanted in leaves else groups[wanted]
+
+
+def _with_flags(leaves: Sequence[Leaf], optional: Sequence[str], name: str) -> list[Leaf]:
+    """The same keys and the flags of those that may be missing, sorted."""
+    by_key = {leaf.key: leaf for leaf in leaves}
+    missing: set[str] = set()
+    for wanted in optional:
+        missing.update(_named(wanted, by_key, f"{name}: env.optional_modalities"))
+    for key in missing:
+        by_key[key], flag = may_be_missing(by_key[key])
+        by_key[flag.key] = flag
+    return [by_key[key] for key in sorted(by_key)]
 
 
 def _leaf(space: gym.Space[Any], name: str, rate: int) -> tuple[ObsSpec, Convert] | str:

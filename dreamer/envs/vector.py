@@ -25,12 +25,18 @@ MISFITS = (ValueError, TypeError, KeyError, IndexError)  # an observation that i
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeStats:
-    """A finished episode: which one, its undiscounted return and its length in agent steps."""
+    """A finished episode: which one, its undiscounted return and its length in agent steps.
+
+    Attributes:
+        scores: What the environment says of it in `info["scores"]`, name -> mean over the steps
+            that say it.
+    """
 
     env: int
     episode: int
     ret: float
     length: int
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 def episode_seed(seed: int, env: int, episode: int) -> int:
@@ -59,16 +65,20 @@ class Slot:
     ret: float = 0.0
     done: bool = True
     actions: list[np.ndarray] = field(default_factory=list)
+    scores: dict[str, list[float]] = field(default_factory=dict)
 
     def reset(self, seed: int, episode: int) -> Outcome:
         """Start an episode from its own seed."""
-        self.episode, self.ret, self.done, self.actions = episode, 0.0, False, []
+        self.episode, self.ret, self.done = episode, 0.0, False
+        self.actions, self.scores = [], {}
         obs, _ = self.env.reset(seed=episode_seed(seed, self.index, episode))
         return Outcome(obs, 0.0, is_first=True, terminated=False, truncated=False)
 
     def step(self, native: object, vector: np.ndarray) -> Outcome:
         """Take one action, given as the environment and as the agent (A,) speaks, and record it."""
-        obs, reward, terminated, truncated, _ = self.env.step(native)
+        obs, reward, terminated, truncated, info = self.env.step(native)
+        for name, score in info.get("scores", {}).items():
+            self.scores.setdefault(name, []).append(float(score))
         self.actions.append(vector)
         self.ret += float(reward)
         self.done = bool(terminated or truncated)
@@ -76,8 +86,13 @@ class Slot:
 
     def stats(self) -> EpisodeStats:
         """The episode so far."""
-        length = len(self.actions)
-        return EpisodeStats(env=self.index, episode=self.episode, ret=self.ret, length=length)
+        return EpisodeStats(
+            env=self.index,
+            episode=self.episode,
+            ret=self.ret,
+            length=len(self.actions),
+            scores={name: float(np.mean(said)) for name, said in self.scores.items()},
+        )
 
 
 class VectorEnv:
@@ -104,7 +119,9 @@ class VectorEnv:
         self._config, self._seed, self._render = config, seed, render
         self._slots: list[Slot] = []
         self._open()
-        self._codec = codec_of(self._slots[0].env, config.active_modalities)
+        self._codec = codec_of(
+            self._slots[0].env, config.active_modalities, config.optional_modalities
+        )
         self.spec = self._codec.spec
         self._observed: Rows = {}
         self.finished: list[EpisodeStats] = []

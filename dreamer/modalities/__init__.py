@@ -43,13 +43,15 @@ MODALITY_CONFIGS: dict[str, ModalityConfig] = {
 
 
 def by_modality(obs: dict[str, ObsSpec]) -> dict[str, dict[str, ObsSpec]]:
-    """Sort observation keys into modalities, both in the order of their names.
+    """Sort observation keys, but flags, into modalities, both in the order of their names.
 
     Raises:
         ConfigError: If no modality serves a key.
     """
     grouped: dict[str, dict[str, ObsSpec]] = {}
     for key, spec in sorted(obs.items()):
+        if spec.kind == "flag":
+            continue
         serving = [name for name, m in MODALITY_CONFIGS.items() if spec.kind in m.kinds]
         if not serving:
             kinds = sorted(kind for m in MODALITY_CONFIGS.values() for kind in m.kinds)

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamer.nn.layers import MLP, Linear, NormedSiLU, init_weight
-from dreamer.types import ObsSpec, SizeLike
+from dreamer.types import SILENCE, ObsSpec, SizeLike
 
 STRIDE, KERNEL = 4, 9
 CHANNEL_FACTOR = 4
 SHORTEST = 8  # positions at which the convolutions stop
-SILENCE = 128  # of uint8 waveforms
 LAYERS = 3
 LEAST_WINDOW, MOST_WINDOW = 16, 256
 LOUDNESS = 100.0  # amplitudes are told apart from a hundredth on

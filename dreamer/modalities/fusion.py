@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dreamer.modalities.presence import Present
 from dreamer.nn.attention import AttentionBlock
 from dreamer.nn.layers import Linear, RMSNorm, init_weight
 
@@ -20,7 +21,6 @@ LAYERS = 1
 POSITION_SCALE = 0.02
 
 Parts = Mapping[str, Tensor]  # modality -> (..., out_dim)
-Present = Mapping[str, Tensor]  # modality -> (...) bool
 
 
 class Sense(NamedTuple):
@@ -57,8 +57,8 @@ class AttentionFusion(nn.Module):
 
         Args:
             parts: Codes of all modalities.
-            present: Modality -> (...) whether it was sensed; what was not is zeros in the embedding
-                and heard by no other. None: all were.
+            present: Modality -> (...) whether it counts; one that does not is zeros in the
+                embedding and heard by no other. None: all do.
         """
         lead = next(iter(parts.values())).shape[:-1]
         codes = self._codes(parts)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dreamer.modalities import MODALITY_CONFIGS, by_modality
 from dreamer.modalities.fusion import AttentionFusion, Sense, concatenate
+from dreamer.modalities.presence import Present, flags_of, sensed
 from dreamer.modalities.text import TextConfig
 from dreamer.nn.layers import Linear
 from dreamer.nn.noise import derive_seed
@@ -46,6 +47,8 @@ class WorldModelConfig:
             goes on.
         world_lr: Learning rate.
         fusion: `attention` between the modalities, where there are several, or `concat`.
+        modality_dropout: Share of the sequences in which one modality, each as likely, is taken
+            away in training, so that the agent bears a sensor that fails.
         embed_dim: Width of a linear projection of the fused code, or `auto` for none.
         text: How texts are read.
     """
@@ -58,6 +61,7 @@ class WorldModelConfig:
     discount_horizon: float
     world_lr: float
     fusion: Literal["attention", "concat"]
+    modality_dropout: float
     embed_dim: int | Literal["auto"]
     text: TextConfig
 
@@ -73,6 +77,7 @@ class WorldModelConfig:
         check_range("world_lr", self.world_lr, 0.0, 1.0)
         if self.fusion not in ("attention", "concat"):
             raise ConfigError("fusion", self.fusion, "attention or concat")
+        check_range("modality_dropout", self.modality_dropout, 0.0, 1.0)
         if self.embed_dim != "auto":
             check_range("embed_dim", self.embed_dim, 1, 65536)
 
@@ -115,6 +120,11 @@ class MultimodalWorldModel(nn.Module):
         self.spec, self.config = spec, config
         size = SIZES[config.size]
         groups, own = by_modality(spec.obs), {"text": (config.text,)}
+        self.flags = flags_of(groups, spec.obs)
+        self.flags_by_modality = {
+            name: [self.flags[key] for key in keys if key in self.flags]
+            for name, keys in groups.items()
+        }
         self.encoders = nn.ModuleDict(
             {
                 name: MODALITY_CONFIGS[name].encoder_type(
@@ -155,10 +165,17 @@ class MultimodalWorldModel(nn.Module):
         """State -> (..., F): deter, then stoch class-major."""
         return torch.cat([state.deter, flat_stoch(state)], -1)
 
-    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Observations (..., *) -> embed (..., E)."""
+    def encode(self, obs: Mapping[str, Tensor], allowed: Present | None = None) -> Tensor:
+        """Observations (..., *) -> embed (..., E).
+
+        Args:
+            obs: Key -> (..., *).
+            allowed: Modality -> (...) bool, whether it may be used; None: all.
+        """
         parts = {name: encoder(obs) for name, encoder in self.encoders.items()}
-        embed = concatenate(parts) if self.fusion is None else self.fusion(parts)
+        present = sensed(self.flags_by_modality, obs, allowed)
+        fuse = concatenate if self.fusion is None else self.fusion
+        embed = fuse(parts, present)
         return embed if self.project is None else self.project(embed)
 
     def decode(self, feat: Tensor) -> dict[str, Tensor]:
@@ -175,29 +192,34 @@ class MultimodalWorldModel(nn.Module):
         prev_action: Tensor,
         is_first: Tensor,
         noise: Tensor,
+        allowed: Present | None = None,
     ) -> LatentState:
         """Filter one step while acting: the scan of length one.
 
         Args:
             obs: key -> (B, *). state: Latent before the step. prev_action: (B, A).
             is_first: (B,) bool. noise: (B, S) uniform.
+            allowed: Modality -> (B,) bool, see `encode`.
         """
-        scan = self.rssm.observe(
-            self.encode(obs)[None], prev_action[None], is_first[None], state, noise[None]
-        )
+        embed = self.encode(obs, allowed)
+        scan = self.rssm.observe(embed[None], prev_action[None], is_first[None], state, noise[None])
         return self.rssm.latent(scan.deter[0], scan.stoch[0])
 
-    def forward(self, batch: Batch, noise: Tensor) -> WorldOutput:
+    def forward(self, batch: Batch, noise: Tensor, allowed: Present | None = None) -> WorldOutput:
         """Posterior scan and world-model losses of a batch.
 
         Args:
             batch: (B, T) sequences. noise: (T, B, S) uniform.
+            allowed: Modality -> (B,) bool, see `encode`; what is taken away is still predicted.
 
         Returns:
             Features, scan, losses named dyn, rep, reward, cont and recon/<key>, all (T, B).
         """
         timed = {key: value.transpose(0, 1) for key, value in batch.obs.items()}
-        embed = self.encode(timed)
+        if allowed is not None:
+            lead = batch.reward.transpose(0, 1).shape
+            allowed = {name: mark.expand(lead) for name, mark in allowed.items()}
+        embed = self.encode(timed, allowed)
         prev_action, is_first = batch.prev_action.transpose(0, 1), batch.is_first.transpose(0, 1)
         observed = self.rssm.observe(embed, prev_action, is_first, batch.state, noise)
         feat = torch.cat([observed.deter, observed.stoch], -1)
@@ -210,7 +232,11 @@ class MultimodalWorldModel(nn.Module):
     def loss_scales(self) -> dict[str, float]:
         """Weight of every loss that `forward` returns."""
         config = self.config
-        scales = {f"recon/{key}": config.recon_scale for key in self.spec.obs}
+        scales = {
+            f"recon/{key}": config.recon_scale
+            for keys in by_modality(self.spec.obs).values()
+            for key in keys
+        }
         scales |= {"dyn": config.kl_scale * DYN_SCALE, "rep": config.kl_scale * REP_SCALE}
         return scales | {"reward": 1.0, "cont": config.cont_scale}
 
@@ -221,6 +247,8 @@ class MultimodalWorldModel(nn.Module):
         losses: Losses = {}
         for decoder in self._decoders():
             losses |= {f"recon/{key}": loss for key, loss in decoder.loss(feat, timed).items()}
+        for key, flag in self.flags.items():  # nobody knows what a missing sensor would have said
+            losses[f"recon/{key}"] = losses[f"recon/{key}"] * timed[flag].squeeze(-1)
         losses["reward"] = self.reward(feat).loss(batch.reward.transpose(0, 1))
         # The discount lives in the label, so that imagination multiplies by `cont` and nothing
         # else.

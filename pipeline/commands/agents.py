@@ -35,6 +35,7 @@ class Wishes:
 
     Attributes:
         episodes: How many. env: Another environment with the same spaces.
+        withhold: Modalities that the agent must do without.
         seed: Of episodes and noise. policy: `sample` actions, or take the `mode`.
     """
 
@@ -42,6 +43,7 @@ class Wishes:
     env: str | None
     seed: int | None
     policy: Literal["sample", "mode"] | None
+    withhold: tuple[str, ...] = ()
 
 
 class Player(NamedTuple):
@@ -59,7 +61,9 @@ def evaluate(folder: Path, wishes: Wishes) -> Iterator[str]:
         DreamerError: No agent is in the folder, or the environment does not suit it.
     """
     player = make_player(folder, wishes)
-    figures = stage.summary(stage.play(player.agent, player.config), player.config.seed)
+    figures = stage.summary(
+        stage.play(player.agent, player.config, wishes.withhold), player.config.seed
+    )
     yield f"{agent_folder(folder)} in {player.agent.env.id}"
     width = max(map(len, figures))
     yield from (f"{name:{width}}  {value:.10g}" for name, value in figures.items())

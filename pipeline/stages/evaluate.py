@@ -6,8 +6,10 @@ Reads models/agent; writes reports/evaluate.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dreamer.envs.vector import EpisodeStats
@@ -48,8 +50,14 @@ def run(params: Params, session: Session) -> None:
     session.summary.model(session.workspace.agent / "best", "model")
 
 
-def play(agent: SavedAgent, config: EvaluateConfig) -> list[EpisodeStats]:
-    """Play `evaluate.episodes` episodes, `evaluate.num_envs` side by side."""
+def play(
+    agent: SavedAgent, config: EvaluateConfig, withheld: Collection[str] = ()
+) -> list[EpisodeStats]:
+    """Play `evaluate.episodes` episodes, `evaluate.num_envs` side by side.
+
+    Raises:
+        ConfigError: The agent has not all the modalities that are withheld.
+    """
     env = dataclasses.replace(agent.env, num_envs=config.num_envs)
     return play_episodes(
         agent.model,
@@ -58,12 +66,18 @@ def play(agent: SavedAgent, config: EvaluateConfig) -> list[EpisodeStats]:
         episodes=config.episodes,
         seed=config.seed,
         choice=config.policy,
+        withheld=withheld,
     )
 
 
 def summary(episodes: list[EpisodeStats], seed: int) -> dict[str, float]:
-    """Figures of a set of episodes."""
-    return summarise([e.ret for e in episodes], [e.length for e in episodes], seed)
+    """Figures of a set of episodes, and the means of the scores that the environment gives them."""
+    figures = summarise([e.ret for e in episodes], [e.length for e in episodes], seed)
+    names = sorted({name for e in episodes for name in e.scores})
+    return figures | {
+        f"episode/{name}": float(np.mean([e.scores[name] for e in episodes if name in e.scores]))
+        for name in names
+    }
 
 
 def row_of(episode: EpisodeStats) -> dict[str, float]:
@@ -73,6 +87,7 @@ def row_of(episode: EpisodeStats) -> dict[str, float]:
         "episode": episode.episode,
         "episode/return": episode.ret,
         "episode/length": episode.length,
+        **{f"episode/{name}": score for name, score in episode.scores.items()},
     }
 
 

@@ -34,6 +34,7 @@ def envs_of(action="discrete", keys="wide,choice,image", num_envs=2):
         num_envs=num_envs,
         action_repeat=1,
         active_modalities="all",
+        optional_modalities=(),
     )
     return VectorEnv(config, seed=3)
 
@@ -224,3 +225,18 @@ def test_random_numbers_fill_the_box():
     assert -1 <= action.min() < -0.99
     assert 0.99 < action.max() <= 1
     assert np.abs(action.mean(0)).max() < 0.05
+
+
+def test_what_is_withheld_changes_nothing(monkeypatch):
+    envs = envs_of()
+    trainer = trainer_of(envs)
+    rows = envs.reset()
+    other = rows | {"image": 255 - rows["image"]}
+    blind = [agent_of(trainer, withheld=("image",)).act(seen, 0) for seen in (rows, other)]
+    np.testing.assert_array_equal(*blind)
+    agents = [agent_of(trainer), agent_of(trainer)]
+    for agent, seen in zip(agents, (rows, other), strict=True):
+        agent.act(seen, 0)
+    assert not torch.equal(agents[0].state.deter, agents[1].state.deter) or not torch.equal(
+        agents[0].state.stoch, agents[1].state.stoch
+    )

@@ -27,6 +27,7 @@ def config_of(num_envs=3, length=4):
         num_envs=num_envs,
         action_repeat=1,
         active_modalities="all",
+        optional_modalities=(),
     )
 
 

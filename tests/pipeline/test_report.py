@@ -61,7 +61,12 @@ gym.register("Loud-v0", Loud)
 
 
 def env_config(options="", name="counter_env:Counter-v0", **changes):
-    values = {"num_envs": 3, "action_repeat": 1, "active_modalities": "all"}
+    values = {
+        "num_envs": 3,
+        "action_repeat": 1,
+        "active_modalities": "all",
+        "optional_modalities": (),
+    }
     return EnvConfig(id=f"{name}?{options}" if options else name, **values | changes)
 
 
@@ -75,6 +80,7 @@ def small_model(spec):
         discount_horizon=100.0,
         world_lr=1e-3,
         fusion="attention",
+        modality_dropout=0.0,
         embed_dim="auto",
         text=TextConfig(model="own", finetune=False, tokenizer="own"),
     )

@@ -40,6 +40,7 @@ def env_config(options):
         num_envs=1,
         action_repeat=1,
         active_modalities="all",
+        optional_modalities=(),
     )
 
 

@@ -33,7 +33,12 @@ TASKS = ["DeepSea-v0?size=6", "Pits-v0?size=5", "KeyChain-v0?rooms=3&size=3", "P
 
 
 def env_config(name, **changes):
-    values = {"num_envs": 1, "action_repeat": 1, "active_modalities": "all"}
+    values = {
+        "num_envs": 1,
+        "action_repeat": 1,
+        "active_modalities": "all",
+        "optional_modalities": (),
+    }
     return EnvConfig(id=name, **values | changes)
 
 

@@ -68,8 +68,8 @@ class CueBits(gym.Env[Observation, np.int64]):
     Observations: `image` (32, 32, 3) uint8, `text` of at most 32 letters, `audio` (256,) float32 at
     8 kHz, `vector` (8,) float32. What is not shown is zeros, or the empty text.
 
-    `info` of a step that is scored has `right`, (3,) bool. After the last trial the episode is
-    truncated.
+    `info["scores"]` of a step that is scored says of `bit0`, `bit1` and `bit2` whether each is
+    right. After the last trial the episode is truncated.
 
     Args:
         trials: In an episode, 1 to 1000.
@@ -146,7 +146,8 @@ class CueBits(gym.Env[Observation, np.int64]):
         self._trial = self._draw_trial()
         failed = self._fail_ends and not correct
         cut = self._done >= self._trials and not failed
-        return self._observe(), reward, failed, cut, {"right": right}
+        scores = {f"bit{index}": bool(one) for index, one in enumerate(right)}
+        return self._observe(), reward, failed, cut, {"scores": scores}
 
     def render(self) -> np.ndarray:
         """The squares, five times as large, whether the agent is shown them now or not."""

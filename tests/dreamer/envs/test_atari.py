@@ -12,7 +12,13 @@ ale_py = pytest.importorskip("ale_py")
 
 
 def config(tail="", active="all"):
-    return EnvConfig(id=f"ALE/Pong-v5{tail}", num_envs=2, action_repeat=1, active_modalities=active)
+    return EnvConfig(
+        id=f"ALE/Pong-v5{tail}",
+        num_envs=2,
+        action_repeat=1,
+        active_modalities=active,
+        optional_modalities=(),
+    )
 
 
 def frames(actions, seed=0):
@@ -75,5 +81,13 @@ def test_bad_options(tail):
 
 def test_an_unknown_game_is_one_line(capfd):
     with pytest.raises(EnvError, match=r"^ALE/Chess-v5: [^\n]*$"):
-        make_env(EnvConfig(id="ALE/Chess-v5", num_envs=1, action_repeat=1, active_modalities="all"))
+        make_env(
+            EnvConfig(
+                id="ALE/Chess-v5",
+                num_envs=1,
+                action_repeat=1,
+                active_modalities="all",
+                optional_modalities=(),
+            )
+        )
     assert capfd.readouterr().err == ""

@@ -15,7 +15,13 @@ pytest.importorskip("dm_control")
 
 
 def config(env_id, repeat=2, num_envs=2):
-    return EnvConfig(id=env_id, num_envs=num_envs, action_repeat=repeat, active_modalities="all")
+    return EnvConfig(
+        id=env_id,
+        num_envs=num_envs,
+        action_repeat=repeat,
+        active_modalities="all",
+        optional_modalities=(),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +161,7 @@ import numpy as np
 from dreamer.envs.make import EnvConfig, make_env
 config = EnvConfig(
     id="dmc_walker_walk?image=64&shadows=true",
-    num_envs=1, action_repeat=1, active_modalities="all",
+    num_envs=1, action_repeat=1, active_modalities="all", optional_modalities=(),
 )
 env = make_env(config)
 image = env.reset(seed=0)[0]["image"]
@@ -170,7 +176,8 @@ def test_an_environment_left_open_makes_no_noise_at_exit():
     code = """
 from dreamer.envs.make import EnvConfig, make_env
 config = EnvConfig(
-    id="dmc_cartpole_balance?image=16", num_envs=1, action_repeat=1, active_modalities="all"
+    id="dmc_cartpole_balance?image=16", num_envs=1, action_repeat=1, active_modalities="all",
+    optional_modalities=(),
 )
 env = make_env(config)
 env.reset(seed=0)

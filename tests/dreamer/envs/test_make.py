@@ -10,7 +10,13 @@ from dreamer.envs.make import EnvConfig, make_env, parse_id
 from dreamer.envs.vector import VectorEnv
 from dreamer.types import ActionSpec, ConfigError, EnvError, ObsSpec
 
-FIELDS = {"id": "CartPole-v1", "num_envs": 1, "action_repeat": 1, "active_modalities": "all"}
+FIELDS = {
+    "id": "CartPole-v1",
+    "num_envs": 1,
+    "action_repeat": 1,
+    "active_modalities": "all",
+    "optional_modalities": (),
+}
 
 
 def config(env_id, **kwargs):

@@ -11,7 +11,9 @@ pytest.importorskip("minigrid")
 
 
 def config(env_id, active="all"):
-    return EnvConfig(id=env_id, num_envs=2, action_repeat=1, active_modalities=active)
+    return EnvConfig(
+        id=env_id, num_envs=2, action_repeat=1, active_modalities=active, optional_modalities=()
+    )
 
 
 def test_symbols_become_one_hots_that_read_back():

@@ -11,7 +11,12 @@ from dreamer.types import ActionSpec, EnvError, ObsSpec
 
 
 def counter(options="", **kwargs):
-    fields = {"num_envs": 2, "action_repeat": 1, "active_modalities": "all"} | kwargs
+    fields = {
+        "num_envs": 2,
+        "action_repeat": 1,
+        "active_modalities": "all",
+        "optional_modalities": (),
+    } | kwargs
     return EnvConfig(id=f"counter_env:Counter-v0?{options}", **fields)
 
 

@@ -12,7 +12,11 @@ from dreamer.types import CheckpointError, EnvError
 
 def vector(env_id, seed=0, num_envs=2, action_repeat=1):
     config = EnvConfig(
-        id=env_id, num_envs=num_envs, action_repeat=action_repeat, active_modalities="all"
+        id=env_id,
+        num_envs=num_envs,
+        action_repeat=action_repeat,
+        active_modalities="all",
+        optional_modalities=(),
     )
     return VectorEnv(config, seed)
 

@@ -17,7 +17,7 @@ from builders import (
     world_config,
 )
 
-from dreamer.types import ConfigError, LatentState
+from dreamer.types import ConfigError, LatentState, ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel, total_loss
 
 MIXED = vector_spec(3, discrete=(4, 2), eye=image(8, 8), kind=categorical(classes=3))
@@ -253,3 +253,48 @@ def test_a_model_of_an_unknown_sense_is_refused():
     odd = PLAIN.obs["v0"].__class__(shape=(1,), dtype="float32", kind="smell")
     with pytest.raises(ConfigError, match="smell"):
         MultimodalWorldModel(PLAIN._replace(obs={"nose": odd}), world_config(), 0)
+
+
+PATCHY = MIXED._replace(
+    obs=dict(
+        sorted(
+            (MIXED.obs | {"present/eye": ObsSpec(shape=(1,), dtype="uint8", kind="flag")}).items()
+        )
+    )
+)
+
+
+def test_a_missing_sensor_is_neither_heard_nor_reconstructed(monkeypatch):
+    model = small_model(PATCHY, monkeypatch)
+    batch = random_batch(PATCHY, 2, 5, model=model)
+    batch.obs["present/eye"][:] = torch.tensor([[1, 0, 1, 0, 0], [0, 1, 1, 1, 0]])[..., None]
+    missing = batch.obs["present/eye"].squeeze(-1).T == 0
+    before = run(model, batch)
+    assert (before.losses["recon/eye"][missing] == 0).all()
+    assert (before.losses["recon/eye"][~missing] > 0).all()
+    eye = batch.obs["eye"].clone()
+    batch.obs["eye"][missing.T] = 255 - eye[missing.T]
+    after = run(model, batch)
+    assert torch.equal(after.embed, before.embed)
+    assert "recon/present/eye" not in model.loss_scales()
+
+
+def test_a_modality_that_is_taken_away_is_not_heard_but_predicted(monkeypatch):
+    model = small_model(MIXED, monkeypatch)
+    batch = random_batch(MIXED, 2, 5, model=model)
+    noise, none = noise_for(model, batch), torch.tensor([True, True])
+    allowed = {"image": torch.tensor([True, False]), "vector": none}
+    before = model(batch, noise, allowed)
+    batch.obs["eye"][:] = 255 - batch.obs["eye"]
+    after = model(batch, noise, allowed)
+    assert torch.equal(after.embed[:, 1], before.embed[:, 1])
+    assert not torch.equal(after.embed[:, 0], before.embed[:, 0])
+    assert not torch.equal(after.losses["recon/eye"][:, 1], before.losses["recon/eye"][:, 1])
+
+
+def test_all_allowed_is_as_nothing_said(monkeypatch):
+    model = small_model(MIXED, monkeypatch)
+    batch = random_batch(MIXED, 2, 5, model=model)
+    noise, every = noise_for(model, batch), torch.tensor([True, True])
+    plain, allowed = model(batch, noise), model(batch, noise, {"image": every, "vector": every})
+    assert torch.equal(plain.feat, allowed.feat)

@@ -17,7 +17,13 @@ IDS = ["DeepSea-v0?size=5", "PinPad-v0?pads=3", "KeyChain-v0?rooms=3", "Pits-v0?
 
 
 def config(env_id, num_envs=1):
-    return EnvConfig(id=env_id, num_envs=num_envs, action_repeat=1, active_modalities="all")
+    return EnvConfig(
+        id=env_id,
+        num_envs=num_envs,
+        action_repeat=1,
+        active_modalities="all",
+        optional_modalities=(),
+    )
 
 
 def episode(env, seed, actions):
