@@ -82,10 +82,7 @@ def load_agent(directory: Path, device: torch.device) -> SavedAgent:
     _load(directory, model, "model.", tensors)
     _load(directory, behavior, "behavior.", tensors)
     _load(directory, intrinsic, "intrinsic.", tensors)
-    env = meta["env"]
-    if isinstance(env["active_modalities"], list):
-        env["active_modalities"] = tuple(env["active_modalities"])
-    return SavedAgent(model, behavior, intrinsic, EnvConfig(**env), meta["facts"])
+    return SavedAgent(model, behavior, intrinsic, EnvConfig(**meta["env"]), meta["facts"])
 
 
 def _world_model(raw: Mapping[str, Any]) -> WorldModelConfig:
