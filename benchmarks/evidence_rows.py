@@ -65,12 +65,15 @@ class Job(NamedTuple):
         preset: Name in `presets/`. seed: Of the run; None plays a random policy, for comparison.
         variant: Name of what is changed of the preset; empty for the preset as it is.
         changes: Dotted key and value of everything that the variant changes, in order.
+        deprived: Episodes that the trained agent plays with each of its modalities withheld, and
+            with none; 0 for none of that.
     """
 
     preset: str
     seed: int | None
     variant: str = ""
     changes: tuple[tuple[str, Any], ...] = ()
+    deprived: int = 0
 
     @property
     def stem(self) -> str:

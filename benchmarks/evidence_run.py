@@ -36,12 +36,14 @@ from dreamer.agent import random_action
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import EpisodeStats, VectorEnv
 from dreamer.nn.noise import Noise
+from dreamer.saved_agent import load_agent
 from dreamer.types import DataError, DreamerError
 from pipeline.closure import ROOT
 from pipeline.commands.settings import observe_spec
 from pipeline.commands.train import RECORDS, claimed, run_unless_done
 from pipeline.params import Raw, from_raw
 from pipeline.report.tables import summarise, write_json
+from pipeline.stages import evaluate
 from pipeline.stages.session import STAGES, Workspace, fingerprint_of, prepare
 from pipeline.tracking import git_commit
 
@@ -163,7 +165,21 @@ def trained_row(job: Job, raw: Raw, here: Circumstances, workspace: Workspace) -
             "circumstances": trained["circumstances"],
             "fingerprint": trained["fingerprint"],
         }
+        | ({"withheld": withheld(job.deprived, raw, workspace)} if job.deprived else {})
     )
+
+
+def withheld(episodes: int, raw: Raw, workspace: Workspace) -> dict[str, dict[str, float]]:
+    """Figures of the best agent with each of its modalities withheld, and with `nothing`."""
+    params = from_raw(raw)
+    agent = load_agent(workspace.agent / "best", prepare(params))
+    config = dataclasses.replace(params.evaluate, episodes=episodes)
+    found = {}
+    for name in ("nothing", *agent.model.encoders):
+        played = evaluate.play(agent, config, () if name == "nothing" else (name,))
+        figures = evaluate.summary(played, config.seed)
+        found[name] = {key.removeprefix("episode/"): value for key, value in figures.items()}
+    return found
 
 
 def identity(job: Job) -> Row:

@@ -157,6 +157,39 @@ def acting_rate(row: Row) -> list[Mapping[str, Any]]:
     return [rate for name, rate in row.get("rates", {}).items() if name == METRIC]
 
 
+def least_score(stem: str, withheld: str, names: Sequence[str]) -> Measure:
+    """Smallest of several scores of the deprived agents of any seed, see `Job.deprived`."""
+    return lambda results: min(scores(results, stem, withheld, names), default=None)
+
+
+def mean_score(stem: str, withheld: str, name: str) -> Measure:
+    """Mean over the seeds of one score of the deprived agents."""
+
+    def measure(results: Results) -> float | None:
+        found = scores(results, stem, withheld, (name,))
+        return spread(found).mean if found else None
+
+    return measure
+
+
+def greatest_score(stem: str, withheld: str, name: str) -> Measure:
+    """Largest score of the deprived agents of any seed."""
+    return lambda results: max(scores(results, stem, withheld, (name,)), default=None)
+
+
+def distance_from(value: float, stem: str, withheld: str, name: str) -> Measure:
+    """Largest distance of a score of the deprived agents from what it should be."""
+    return lambda results: max(
+        (abs(each - value) for each in scores(results, stem, withheld, (name,))), default=None
+    )
+
+
+def scores(results: Results, stem: str, withheld: str, names: Sequence[str]) -> list[float]:
+    """Figures of the runs of one stem, with one modality or `nothing` withheld."""
+    rows = results.rows.get(stem, ())
+    return [float(row["withheld"][withheld][name]) for row in rows for name in names]
+
+
 def longest(results: Results) -> float | None:
     """Minutes of the longest run, all stages together."""
     runs = [row for rows in results.rows.values() for row in rows]

@@ -23,6 +23,7 @@ class Task:
         preset: Name in `presets/`. arms: Variant -> what it changes.
         mark: Name of the task among those of the preset, if `changes` make it another one.
         changes: Made for every arm, before its own. seeds: One run each, of every arm.
+        deprived: See `Job`.
     """
 
     preset: str
@@ -30,6 +31,7 @@ class Task:
     mark: str = ""
     changes: Changes = field(default_factory=dict)
     seeds: tuple[int, ...] = SEEDS
+    deprived: int = 0
 
     @property
     def random(self) -> Job:
@@ -40,7 +42,7 @@ class Task:
         """The runs of one arm, a seed each."""
         variant = f"{self.mark}-{arm}" if self.mark else arm
         changes = (*self.changes.items(), *self.arms[arm].items())
-        return [Job(self.preset, seed, variant, changes) for seed in self.seeds]
+        return [Job(self.preset, seed, variant, changes, self.deprived) for seed in self.seeds]
 
 
 @dataclass(frozen=True, kw_only=True)

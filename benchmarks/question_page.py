@@ -13,6 +13,7 @@ from benchmarks.markdown import distinct, number, plus_minus, table, with_range
 from benchmarks.measures import Expectation, Results
 from benchmarks.question import Question, Task
 from benchmarks.row_notes import commit_of, notes
+from benchmarks.withheld_table import withheld_part
 
 OVERVIEW = ("question", "runs", "claims met", "verdict")
 VARIANTS = (
@@ -135,6 +136,7 @@ def task_part(found: Answer, task: Task) -> Iterator[str]:
     yield f"### {stem}, for {found.question.name}\n"
     yield f"Random play returns: {behind}.\n"
     yield table(VARIANTS, [variant_line(arm, found.of(task, arm)) for arm in task.arms])
+    yield from withheld_part({arm: found.of(task, arm) for arm in task.arms})
     changes = [[arm, said(changes_of(found, task, arm))] for arm in task.arms]
     yield table(("variant", "changes of the preset"), changes)
 

@@ -24,12 +24,16 @@ from benchmarks.measures import (
     Expectation,
     Results,
     best_lead,
+    distance_from,
     farthest_rate,
     gap,
+    greatest_score,
     highest,
     lead,
+    least_score,
     lowest,
     mean,
+    mean_score,
     runs_on_a_bound,
     share,
 )
@@ -39,6 +43,7 @@ from benchmarks.questions import QUESTIONS
 from benchmarks.results_page import write_page
 from benchmarks.selection import jobs_of, once, question_jobs, select
 from benchmarks.variants import FLAT, META, icm, rates, repeated
+from benchmarks.withheld_table import withheld_part
 from dreamer.meta_gradient import MetaGradient
 from dreamer.types import ConfigError, DataError
 from pipeline.params import from_raw
@@ -227,6 +232,30 @@ def test_measures_of_known_rows():
     assert share("b", "a", "task")(known._replace(random={"task": 75.0})) is None
 
 
+def test_scores_of_deprived_agents():
+    seeds = [{"a": {"x": 0.9, "y": 0.5}}, {"a": {"x": 0.8, "y": 0.58}}]
+    known = Results({"s": [{"withheld": each} for each in seeds]}, {})
+    assert least_score("s", "a", ("x", "y"))(known) == 0.5
+    assert greatest_score("s", "a", "x")(known) == 0.9
+    assert mean_score("s", "a", "x")(known) == pytest.approx(0.85)
+    assert distance_from(0.5, "s", "a", "y")(known) == pytest.approx(0.08)
+    empty = Results({}, {})
+    assert least_score("s", "a", ("x",))(empty) is None
+    assert mean_score("s", "a", "x")(empty) is None
+    assert distance_from(0.5, "s", "a", "x")(empty) is None
+
+
+def test_deprived_agents_have_a_table_of_their_own():
+    figures = {"return": 4.0, "return_std": 1.0, "length": 9.0, "count": 7, "bit0": 0.5}
+    rows = [{"withheld": {"nothing": figures | {"return": 8.0}, "audio": figures}}]
+    assert "".join(withheld_part({"plain": [{}], "none": []})) == ""
+    said = "\n".join(withheld_part({"all": rows, "none": []}))
+    assert "one modality withheld, 7 episodes each" in said
+    assert "| variant | withheld | return | bit0 |" in said
+    assert "| all | nothing | 8.000 | 0.500 |" in said
+    assert "| all | audio | 4.000 | 0.500 |" in said
+
+
 def test_the_acting_rate_alone_is_judged_by_its_farthest_seed_and_the_bounds():
     good = RATE["meta/lr"]
     bad = good | {"final": 1e-2, "on_bound": True}
@@ -385,7 +414,7 @@ def test_the_list_counts_and_an_unknown_name_is_one_line(tmp_path, monkeypatch, 
 def test_a_real_variant_ends_in_a_row_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMER_TRACKING", "off")
     changes = META | {"meta.warmup": 1, "meta.every": 2, "train.env_steps": 500}
-    job = Job("smoke", 1, "tuning", tuple((FLAT | changes).items()))
+    job = Job("smoke", 1, "tuning", tuple((FLAT | changes).items()), deprived=4)
     work(job, 1, tmp_path / "work", tmp_path)
     row = read_row(job, tmp_path)
     assert (row["variant"], row["seed"]) == ("tuning", 1)
@@ -396,4 +425,7 @@ def test_a_real_variant_ends_in_a_row_of_its_own(tmp_path, monkeypatch):
     assert row["env_steps"] == 504
     assert set(row["rates"]) == {"meta/lr", "meta/lr_critic", "meta/lr_world"}
     assert all(rate["near"] and not rate["on_bound"] for rate in row["rates"].values())
+    assert list(row["withheld"]) == ["nothing", "vector"]
+    assert all(figures["count"] == 4 for figures in row["withheld"].values())
+    assert row["withheld"]["nothing"] != row["withheld"]["vector"]
     assert read_row(Job("smoke", 1), tmp_path) is None

@@ -69,7 +69,7 @@ class CueBits(gym.Env[Observation, np.int64]):
     8 kHz, `vector` (8,) float32. What is not shown is zeros, or the empty text.
 
     `info["scores"]` of a step that is scored says of `bit0`, `bit1` and `bit2` whether each is
-    right. After the last trial the episode is truncated.
+    right, and of `trial` whether all are. After the last trial the episode is truncated.
 
     Args:
         trials: In an episode, 1 to 1000.
@@ -146,7 +146,7 @@ class CueBits(gym.Env[Observation, np.int64]):
         self._trial = self._draw_trial()
         failed = self._fail_ends and not correct
         cut = self._done >= self._trials and not failed
-        scores = {f"bit{index}": bool(one) for index, one in enumerate(right)}
+        scores = {f"bit{index}": bool(one) for index, one in enumerate(right)} | {"trial": correct}
         return self._observe(), reward, failed, cut, {"scores": scores}
 
     def render(self) -> np.ndarray:

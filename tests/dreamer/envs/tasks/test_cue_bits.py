@@ -131,7 +131,7 @@ def test_a_wrong_bit_ends_the_episode_if_it_is_to(fail_ends):
     _, reward, terminated, truncated, info = env.step(wrong)
     assert reward == pytest.approx(1 / 3)
     assert (terminated, truncated) == (fail_ends, False)
-    assert info["scores"] == {"bit0": True, "bit1": False, "bit2": False}
+    assert info["scores"] == {"bit0": True, "bit1": False, "bit2": False, "trial": False}
 
 
 def test_the_same_seed_shows_the_same():
