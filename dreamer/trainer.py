@@ -84,7 +84,8 @@ class DreamerV3Trainer:
         self.device = device
         self.noise = Noise(seed, device)
         self.model = MultimodalWorldModel(spec, world_model, seed).to(device)
-        groups = {"world": list(self.model.parameters())}
+        # A pretrained encoder that stays as it is has nothing to ask of the optimiser.
+        groups = {"world": [p for p in self.model.parameters() if p.requires_grad]}
         self.rates = {"world": world_model.world_lr}
         self.acts = policy is not None
         if policy is not None and imagination is not None:

@@ -6,15 +6,14 @@ number of rows that hold it.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamer.modalities.hugging_face import HuggingFaceReader
 from dreamer.modalities.tokenizer import PAD, Words, load_tokenizer, own_tokenizer
 from dreamer.nn.attention import AttentionBlock
 from dreamer.nn.layers import MLP, Linear, init_weight
@@ -74,7 +73,7 @@ class TextEncoder(nn.Module):
         if config.model == "own":
             reader = OwnReader(words_of(config.tokenizer), size.units, generator)
         else:
-            reader = HuggingFaceReader(config, size.units, generator)
+            reader = HuggingFaceReader(config.model, config.finetune, size.units, generator)
         self.reader = reader
         self.query = nn.Parameter(torch.empty(READERS, size.units))
         init_weight(self.query.data, 1, 1.0, generator)
@@ -118,46 +117,6 @@ class OwnReader(nn.Module):
         for block in self.blocks:
             x = block(x, present[:, None, None])
         return x, present
-
-
-class HuggingFaceReader(nn.Module):
-    """Last hidden states of a pretrained encoder, projected to the width of the agent.
-
-    Args:
-        config: Which one, and whether it learns; else its weights stay as they are.
-        units: Width. generator: Of the projection's weights.
-
-    Raises:
-        ConfigError: There is no such model, or the library is missing.
-    """
-
-    def __init__(self, config: TextConfig, units: int, generator: torch.Generator) -> None:
-        super().__init__()
-        library, name = _transformers(), config.model
-        try:
-            self.model = library.AutoModel.from_pretrained(name)
-            self.tokenizer = library.AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError("model", name, f"own, or a Hugging Face encoder ({reason})") from None
-        self.model.eval()  # dropout would need noise of its own
-        self.finetune = config.finetune
-        self.model.requires_grad_(config.finetune)
-        self.project = Linear(self.model.config.hidden_size, units, generator)
-
-    def forward(self, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """(M, bytes) -> (M, n, units) and (M, n) bool."""
-        said = [bytes(text).rstrip(b"\0").decode(errors="replace") for text in texts.cpu().numpy()]
-        inputs = self.tokenizer(said, padding=True, return_tensors="pt").to(texts.device)
-        with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
-            hidden = self.model(**inputs).last_hidden_state
-        return self.project(hidden.float()), inputs["attention_mask"].bool()
-
-    def train(self, mode: bool = True) -> HuggingFaceReader:
-        """Set everything but the pretrained model, which never drops out."""
-        super().train(mode)
-        self.model.eval()
-        return self
 
 
 class TextDecoder(nn.Module):
@@ -229,14 +188,9 @@ class TextDecoder(nn.Module):
 
 def words_of(tokenizer: str) -> Words:
     """The own tokenizer, or that of a file."""
-    made = own_tokenizer() if tokenizer == "own" else load_tokenizer(tokenizer, "tokenizer")
+    made = (
+        own_tokenizer()
+        if tokenizer == "own"
+        else load_tokenizer(tokenizer, "world_model.text.tokenizer")
+    )
     return Words(made, LONGEST, "tokens of a text")
-
-
-def _transformers() -> Any:  # noqa: ANN401
-    try:
-        return importlib.import_module("transformers")
-    except ImportError:
-        raise ConfigError(
-            "model", "no transformers", "own, or pip install 'dreamer-pipeline[text]'"
-        ) from None

@@ -9,7 +9,6 @@ Source: Sennrich et al. 2016 (arXiv 1508.07909), byte-pair encoding.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamer.modalities import libraries
 from dreamer.types import ConfigError
 
 PAD = 0  # after a text's end
@@ -85,7 +85,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:  # noqa: ANN4
     Args:
         texts: To learn from. vocabulary: Most tokens, the 256 bytes among them.
     """
-    library = _library()
+    library = libraries.tokenizers()
     tokenizer = library.Tokenizer(library.models.BPE())
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = library.decoders.ByteLevel()
@@ -106,16 +106,8 @@ def load_tokenizer(path: str, where: str) -> Any:  # noqa: ANN401
     """
     if not Path(path).is_file():
         raise ConfigError(where, path, "own, or a tokenizer.json of the library `tokenizers`")
+    library = libraries.tokenizers()
     try:
-        return _library().Tokenizer.from_file(path)
+        return library.Tokenizer.from_file(path)
     except Exception as error:  # the library raises nothing more special
         raise ConfigError(where, path, f"a tokenizer.json that can be read ({error})") from error
-
-
-def _library() -> Any:  # noqa: ANN401
-    try:
-        return importlib.import_module("tokenizers")
-    except ImportError:
-        raise ConfigError(
-            "observation of kind text", "no tokenizers", "pip install 'dreamer-pipeline[text]'"
-        ) from None

@@ -156,47 +156,6 @@ def test_the_loss_counts_tokens_up_to_the_end():
     torch.testing.assert_close(both[1], -log_probs[1, range(6), ids].sum())
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    """A small encoder as Hugging Face stores it, made here."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("bert")
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=train_tokenizer(MISSIONS, 400), pad_token="!"
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=400,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.mark.parametrize("finetune", [False, True])
-def test_a_hugging_face_encoder_reads_and_learns_if_it_is_to(bert, finetune):
-    encoder = TextEncoder(SPECS, TINY, generator(), config(model=bert, finetune=finetune))
-    encoder.train()
-    assert not encoder.reader.model.training  # dropout would make it random
-    code = encoder({"text": rows(MISSIONS)})
-    assert code.shape == (len(MISSIONS), encoder.out_dim)
-    assert torch.equal(code, encoder({"text": rows(MISSIONS)}))
-    code.square().mean().backward()
-    inner = [param.grad for param in encoder.reader.model.parameters()]
-    assert any(grad is not None and grad.abs().sum() > 0 for grad in inner) == finetune
-    assert encoder.reader.project.weight.grad.abs().sum() > 0
-
-
-def test_an_encoder_that_cannot_be_found_is_named(tmp_path):
-    pytest.importorskip("transformers")
-    with pytest.raises(ConfigError, match=r"model: found '.*nothing'; allowed: own, or a Hugging"):
-        TextEncoder(SPECS, TINY, generator(), config(model=str(tmp_path / "nothing")))
-
-
 @pytest.mark.parametrize(("key", "value"), [("model", ""), ("finetune", True), ("tokenizer", "")])
 def test_settings_that_say_nothing_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"{key}: found"):
