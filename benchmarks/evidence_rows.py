@@ -38,8 +38,10 @@ SWITCHES = {
 
 
 # Parameters that came later and mean nothing to the agents of rows from before: those have one
-# modality, and the one that has two is fused by `concat`, which was all there was.
+# modality, that which its space suggests, and the one that has two is fused by `concat`, which was
+# all there was.
 MEANT_NOTHING = (
+    "env.modalities",
     "env.optional_modalities",
     "world_model.fusion",
     "world_model.modality_dropout",

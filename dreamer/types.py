@@ -11,7 +11,7 @@ Legend of shapes, used everywhere:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -72,20 +72,27 @@ class ObsSpec:
 
     Attributes:
         shape: Shape of one observation; never empty, () becomes (1,).
-        dtype: numpy dtype name: `uint8`, `float32`, or `int32` for categorical ones.
+        dtype: numpy dtype name: `uint8`, `float32`, or `int32` for other integers.
         kind: `image` is (height, width, channels) uint8; `categorical` holds integers below
-            `classes`; `text` is (bytes,) UTF-8, zeros after its end; `audio` is (samples,), as
-            float32 in [-1, 1] or as uint8 around 128; `flag` says of another key, in one uint8,
-            whether it was there.
+            `classes`; `grid` is (height, width, layers) of integers below those of `layers`;
+            `text` is (bytes,) UTF-8, zeros after its end; `audio` is (samples,), as float32 in
+            [-1, 1] or as uint8 around 128; `flag` says of another key, in one uint8, whether it was
+            there; `vector` is any other array of numbers. Another word is the name of a modality
+            that is not built in.
         classes: Number of classes of a categorical key, otherwise 0.
         rate: Samples of an audio key per second, 0 if unknown or of another kind.
+        layers: Number of classes of each layer of a grid, otherwise ().
+        module: Module that enters a modality which is not built in when it is imported; "" leaves
+            that to whoever builds the model.
     """
 
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32", "int32"]
-    kind: Literal["vector", "image", "categorical", "text", "audio", "flag"]
+    kind: str
     classes: int = 0
     rate: int = 0
+    layers: tuple[int, ...] = ()
+    module: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +136,11 @@ class EnvSpec(NamedTuple):
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> EnvSpec:
         """Inverse of `to_json`; keys come back sorted."""
-        obs = {
-            k: ObsSpec(**v | {"shape": tuple(v["shape"])}) for k, v in sorted(raw["obs"].items())
-        }
+        obs = {}
+        for key, spec in sorted(raw["obs"].items()):
+            # Whatever was written before there were grids has no layers.
+            tuples = {"shape": tuple(spec["shape"]), "layers": tuple(spec.get("layers", ()))}
+            obs[key] = ObsSpec(**spec | tuples)
         action = raw["action"]
         return cls(obs, ActionSpec(kind=action["kind"], sizes=tuple(action["sizes"])))
 

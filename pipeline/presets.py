@@ -20,7 +20,7 @@ from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from dreamer.types import ConfigError
-from pipeline.params import Raw, load_raw, override, parse_yaml
+from pipeline.params import MAPPINGS, Raw, load_raw, override, parse_yaml
 
 PRESETS = Path(__file__).parents[1] / "presets"
 
@@ -107,7 +107,7 @@ def _overlay(node: Mapping[str, Any], raw: Mapping[str, Any], path: str) -> Iter
     """Yield (dotted key, value): an overlay merges into sections and replaces all other values."""
     for key, value in node.items():
         dotted, below = f"{path}.{key}" if path else str(key), raw.get(key)
-        if not (isinstance(below, Mapping) and below):
+        if dotted in MAPPINGS or not (isinstance(below, Mapping) and below):
             yield dotted, value
         elif isinstance(value, Mapping):
             yield from _overlay(value, below, dotted)

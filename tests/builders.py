@@ -49,6 +49,10 @@ def categorical(*shape, classes):
     return ObsSpec(shape=shape, dtype="int32", kind="categorical", classes=classes)
 
 
+def grid(height, width, *layers):
+    return ObsSpec(shape=(height, width, len(layers)), dtype="uint8", kind="grid", layers=layers)
+
+
 def audio(samples, dtype="float32"):
     return ObsSpec(shape=(samples,), dtype=dtype, kind="audio", rate=8000)
 
@@ -156,6 +160,7 @@ def random_obs(spec, lead, seed=0):
                 if each.kind == "text"
                 else (0, 2 if each.kind == "flag" else each.classes or 256)
             )
+            high = min(each.layers) if each.layers else high
             obs[key] = torch.randint(low, high, shape, generator=source, dtype=dtype)
     return obs
 

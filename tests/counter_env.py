@@ -24,6 +24,7 @@ SPACES = {
     "bits": spaces.MultiBinary(3),
     "text": spaces.Text(8, min_length=0, charset="abcü"),
     "sound": spaces.Box(0, 255, (6,), np.uint8),
+    "symbols": spaces.MultiDiscrete(np.full((2, 3, 2), [4, 2]), start=np.full((2, 3, 2), [1, 0])),
     "deep": spaces.Dict(
         {
             "audio": spaces.Box(-1.0, 1.0, (4,), np.float32),
@@ -138,6 +139,7 @@ class Counter(gym.Env):
                 "inner": np.array([t, offset], np.float32),
             },
             "text": "abü"[:t],
+            "symbols": np.full((2, 3, 2), [1 + t % 4, t % 2]),
             "sound": np.full(6, 0 if t == 0 else 130, np.uint8),
             "pair": (0, 1),
             "floats": np.zeros((8, 8, 3), np.float32),

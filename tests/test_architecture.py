@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "dreamer": [
         {"types"},
-        {"nested_state"},
+        {"nested_state", "modality_configs"},
         {"nn", "checkpoint", "envs"},
         {"modalities", "replay"},
         {"world_model"},

@@ -16,7 +16,7 @@ from dreamer.envs.atari import make_atari
 from dreamer.envs.dmc import make_dmc
 from dreamer.envs.minigrid import make_minigrid
 from dreamer.envs.optional import one_line, require, without_opengl
-from dreamer.envs.spaces import Selection
+from dreamer.envs.spaces import Selection, View
 from dreamer.envs.tasks import TASKS, make_task
 from dreamer.types import ConfigError, EnvError, check_range
 
@@ -42,11 +42,14 @@ class EnvConfig:
         num_envs: Copies that run side by side, 1 to 4096.
         action_repeat: Environment steps per agent step, 1 to 100; their rewards are summed.
         active_modalities: `all` keeps every observation key, `first` the first image alone or, in
-            an environment without images, all vectors, or without those whatever there is; a tuple
-            names keys or modalities (`image`, `vector`, `text`, `audio`).
+            an environment without images, all but texts and sounds, or without those whatever there
+            is; a tuple names keys or modalities (`image`, `vector`, `text`, `audio`, `grid`, or one
+            that is not built in).
         optional_modalities: Keys or modalities that an observation may lack, because a sensor
             fails: the key is left out, or None. A flag in the row says so, nothing attends to what
             is missing, and it is not reconstructed. Any other key that is missing is an error.
+        modalities: Observation key -> modality that reads it, where it is not the one that its
+            space suggests; `module:name` for one that importing `module` enters.
     """
 
     id: str
@@ -54,6 +57,7 @@ class EnvConfig:
     action_repeat: int
     active_modalities: Selection
     optional_modalities: tuple[str, ...]
+    modalities: Mapping[str, str]
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -73,6 +77,15 @@ class EnvConfig:
             raise ConfigError(
                 "active_modalities", active, "all, first, or a list of observation keys"
             )
+        for key, name in self.modalities.items():
+            if not (isinstance(key, str) and isinstance(name, str) and name):
+                raise ConfigError(f"modalities.{key}", name, "a modality, or module:modality")
+
+    @property
+    def view(self) -> View:
+        """What of the environment the agent sees, and as what."""
+        module = self.id.partition("?")[0].rpartition(":")[0]
+        return View(self.active_modalities, self.optional_modalities, self.modalities, module)
 
 
 def make_env(config: EnvConfig, render: bool = False) -> AnyEnv:

@@ -1,7 +1,7 @@
-"""MiniGrid and BabyAI: symbolic grids as one-hot vectors, or rooms drawn in RGB.
+"""MiniGrid and BabyAI: symbolic grids, or rooms drawn in RGB.
 
 The symbolic 7x7x3 array that MiniGrid calls an image holds object, colour and state numbers, never
-pixels: dividing it by 255 would destroy it. Missions come as text where they say what to do: always
+pixels: it is a grid. Missions come as text where they say what to do: always
 in BabyAI, and on request in MiniGrid, whose tasks have one mission each for the most part.
 """
 
@@ -30,11 +30,10 @@ OPTIONS = (
 def make_minigrid(name: str, options: Mapping[str, Any], *, render: bool) -> AnyEnv:
     """Make a MiniGrid or BabyAI environment.
 
-    Without options its observations are `grid`, the agent's view as one-hots (980 uint8 zeros and
-    ones for 7x7 tiles of 11 objects, 6 colours and 3 states), and `direction` (4 classes). With
-    `rgb=8` or `rgb_view=8` an RGB `image` of 8 pixels a tile takes the place of `grid`; a 5x5 room
-    gives 40x40, the 7x7 view 56x56. `mission` is the text of BabyAI's instructions, and of
-    MiniGrid's with `mission=true`.
+    Without options its observations are `grid`, the agent's view (7x7 tiles of 11 objects, 6
+    colours and 3 states), and `direction` (4 classes). With `rgb=8` or `rgb_view=8` an RGB `image`
+    of 8 pixels a tile takes the place of `grid`; a 5x5 room gives 40x40, the 7x7 view 56x56.
+    `mission` is the text of BabyAI's instructions, and of MiniGrid's with `mission=true`.
 
     Raises:
         EnvError: The package is missing, or the id or an option is unknown.
@@ -63,8 +62,8 @@ def _is_tile(key: str, value: object) -> bool:
 
 
 class MiniGridRows(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Replaces numbers by one-hots, unless there are pixels, and drops the mission, unless it is
-    wanted.
+    """Calls numbers a grid and no image, unless there are pixels, and drops the mission, unless it
+    is wanted.
     """
 
     def __init__(self, env: AnyEnv, *, pixels: bool, mission: bool) -> None:
@@ -73,13 +72,11 @@ class MiniGridRows(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         constants = require("minigrid.core.constants", "minigrid", str(env.spec and env.spec.id))
         sizes = [len(constants.OBJECT_TO_IDX), len(constants.COLOR_TO_IDX)]
         sizes.append(len(constants.STATE_TO_IDX))
-        self._pixels, self._mission = pixels, mission
-        self._tables = [np.eye(size, dtype=np.uint8) for size in sizes]
+        self._view, self._mission = "image" if pixels else "grid", mission
         image = env.observation_space["image"]  # type: ignore[index]
-        width = int(np.prod(image.shape[:2])) * sum(sizes)
-        grid = spaces.Box(0, 1, (width,), np.uint8)
+        grid = spaces.MultiDiscrete(np.broadcast_to(np.array(sizes), image.shape))
         parts: dict[str, gym.Space[Any]] = {"direction": spaces.Discrete(4)}
-        parts |= {"image": image} if pixels else {"grid": grid}
+        parts[self._view] = image if pixels else grid
         if mission:
             parts["mission"] = env.observation_space["mission"]  # type: ignore[index]
         self.observation_space = spaces.Dict(parts)
@@ -98,10 +95,5 @@ class MiniGridRows(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self._convert(obs), reward, terminated, truncated, info
 
     def _convert(self, obs: Mapping[str, Any]) -> dict[str, Any]:
-        converted = {"direction": obs["direction"]}
-        if self._mission:
-            converted["mission"] = obs["mission"]
-        if self._pixels:
-            return converted | {"image": obs["image"]}
-        parts = [table[obs["image"][..., i]] for i, table in enumerate(self._tables)]
-        return converted | {"grid": np.concatenate(parts, axis=-1).reshape(-1)}
+        converted = {"direction": obs["direction"], self._view: obs["image"]}
+        return converted | ({"mission": obs["mission"]} if self._mission else {})

@@ -119,9 +119,7 @@ class VectorEnv:
         self._config, self._seed, self._render = config, seed, render
         self._slots: list[Slot] = []
         self._open()
-        self._codec = codec_of(
-            self._slots[0].env, config.active_modalities, config.optional_modalities
-        )
+        self._codec = codec_of(self._slots[0].env, config.view)
         self.spec = self._codec.spec
         self._observed: Rows = {}
         self.finished: list[EpisodeStats] = []

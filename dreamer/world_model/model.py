@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from dreamer.modalities import MODALITY_CONFIGS, by_modality
+from dreamer.modalities import MODALITY_CONFIGS, by_modality, make_decoder, make_encoder
 from dreamer.modalities.fusion import AttentionFusion, Sense, concatenate
 from dreamer.modalities.presence import Present, flags_of, sensed
 from dreamer.modalities.text import TextConfig
@@ -125,10 +125,17 @@ class MultimodalWorldModel(nn.Module):
             name: [self.flags[key] for key in keys if key in self.flags]
             for name, keys in groups.items()
         }
+        self.recon_weights = {
+            key: MODALITY_CONFIGS[name].weight for name, keys in groups.items() for key in keys
+        }
         self.encoders = nn.ModuleDict(
             {
-                name: MODALITY_CONFIGS[name].encoder_type(
-                    keys, size, init(seed, f"encoder/{name}"), *own.get(name, ())
+                name: make_encoder(
+                    MODALITY_CONFIGS[name],
+                    keys,
+                    size,
+                    init(seed, f"encoder/{name}"),
+                    *own.get(name, ()),
                 )
                 for name, keys in groups.items()
             }
@@ -147,8 +154,13 @@ class MultimodalWorldModel(nn.Module):
         feat_dim = self.rssm.feat_dim
         self.decoders = nn.ModuleDict(
             {
-                name: MODALITY_CONFIGS[name].decoder_type(
-                    keys, size, feat_dim, init(seed, f"decoder/{name}"), *own.get(name, ())
+                name: make_decoder(
+                    MODALITY_CONFIGS[name],
+                    keys,
+                    size,
+                    feat_dim,
+                    init(seed, f"decoder/{name}"),
+                    *own.get(name, ()),
                 )
                 for name, keys in groups.items()
             }
@@ -232,11 +244,7 @@ class MultimodalWorldModel(nn.Module):
     def loss_scales(self) -> dict[str, float]:
         """Weight of every loss that `forward` returns."""
         config = self.config
-        scales = {
-            f"recon/{key}": config.recon_scale
-            for keys in by_modality(self.spec.obs).values()
-            for key in keys
-        }
+        scales = {f"recon/{key}": config.recon_scale * x for key, x in self.recon_weights.items()}
         scales |= {"dyn": config.kl_scale * DYN_SCALE, "rep": config.kl_scale * REP_SCALE}
         return scales | {"reward": 1.0, "cont": config.cont_scale}
 

@@ -151,7 +151,7 @@ def observe_spec(env: EnvConfig) -> EnvSpec:
     """
     made = make_env(env)
     try:
-        return spec_of(made, env.active_modalities, env.optional_modalities)
+        return spec_of(made, env.view)
     finally:
         made.close()
 

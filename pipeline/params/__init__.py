@@ -4,7 +4,7 @@ Every mistake is one `ConfigError` with the dotted path, what was found and what
 """
 
 from pipeline.params.builder import build
-from pipeline.params.dotted import Raw, leaves, override, sections, subset
+from pipeline.params.dotted import MAPPINGS, Raw, leaves, override, sections, subset
 from pipeline.params.root import EvaluateConfig, Params, from_raw, load_params
 from pipeline.params.yaml_reader import load_raw, parse_set, parse_yaml
 
@@ -14,6 +14,7 @@ __all__ = [
     "load_params",
     "from_raw",
     "build",
+    "MAPPINGS",
     "Raw",
     "load_raw",
     "parse_yaml",

@@ -10,13 +10,14 @@ from typing import Any
 from dreamer.types import ConfigError
 
 Raw = dict[str, Any]  # what YAML holds, before it is checked
+MAPPINGS = {"env.modalities"}  # values, not sections: their keys are the user's
 
 
 def leaves(raw: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of everything that is not a non-empty mapping, in order."""
+    """Yield (dotted key, value) of everything that is not a section, in order."""
     for key, value in raw.items():
         dotted = join(path, str(key))
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and dotted not in MAPPINGS:
             yield from leaves(value, dotted)
         else:
             yield dotted, value

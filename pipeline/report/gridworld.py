@@ -84,7 +84,7 @@ def open_world(config: EnvConfig, seed: int) -> World | None:
         bare = env.unwrapped
         if not isinstance(bare, Gridworld):
             return None
-        codec = codec_of(env, config.active_modalities, config.optional_modalities)
+        codec = codec_of(env, config.view)
         action = codec.spec.action
         if action.kind != "discrete" or len(action.sizes) > 1:
             return None

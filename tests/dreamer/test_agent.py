@@ -35,6 +35,7 @@ def envs_of(action="discrete", keys="wide,choice,image", num_envs=2):
         action_repeat=1,
         active_modalities="all",
         optional_modalities=(),
+        modalities={},
     )
     return VectorEnv(config, seed=3)
 

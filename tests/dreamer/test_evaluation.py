@@ -28,6 +28,7 @@ def config_of(num_envs=3, length=4):
         action_repeat=1,
         active_modalities="all",
         optional_modalities=(),
+        modalities={},
     )
 
 

@@ -30,7 +30,12 @@ def test_an_agent_of_any_senses_comes_back_as_it_was(tmp_path, senses, intrinsic
     model = MultimodalWorldModel(spec, world_config(), 1)
     behavior, rewards = make_behavior(model, policy_config(hierarchy=True), intrinsic, 1)
     env = EnvConfig(
-        id="CueBits-v0", num_envs=2, action_repeat=1, active_modalities=("image", "text")
+        id="CueBits-v0",
+        num_envs=2,
+        action_repeat=1,
+        active_modalities=("image", "text"),
+        optional_modalities=(),
+        modalities={},
     )
     save_agent(tmp_path / "a", model, behavior, rewards, env, {"env_step": 7})
     agent = load_agent(tmp_path / "a", CPU)

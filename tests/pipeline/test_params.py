@@ -322,7 +322,7 @@ seed: 0
 device: auto
 runtime: {threads: 2, compile: false}
 env: {id: CartPole-v1, num_envs: 8, action_repeat: 1, active_modalities: all,
-  optional_modalities: []}
+  optional_modalities: [], modalities: {}}
 collect: {steps: 1000, policy: random}
 replay: {capacity: 1000, batch_size: 16, seq_len: 16}
 world_model: {size: tiny, kl_scale: 1.0, free_nats: 1, recon_scale: 1.0, cont_scale: 1,

@@ -66,6 +66,7 @@ def env_config(options="", name="counter_env:Counter-v0", **changes):
         "action_repeat": 1,
         "active_modalities": "all",
         "optional_modalities": (),
+        "modalities": {},
     }
     return EnvConfig(id=f"{name}?{options}" if options else name, **values | changes)
 

@@ -41,6 +41,7 @@ def env_config(options):
         action_repeat=1,
         active_modalities="all",
         optional_modalities=(),
+        modalities={},
     )
 
 

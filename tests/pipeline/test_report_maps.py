@@ -38,6 +38,7 @@ def env_config(name, **changes):
         "action_repeat": 1,
         "active_modalities": "all",
         "optional_modalities": (),
+        "modalities": {},
     }
     return EnvConfig(id=name, **values | changes)
 

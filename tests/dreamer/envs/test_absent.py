@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from dreamer.envs.make import EnvConfig
-from dreamer.envs.spaces import spec_of
+from dreamer.envs.spaces import View, spec_of
 from dreamer.envs.vector import VectorEnv
 from dreamer.types import EnvError
 
@@ -57,6 +57,7 @@ def vector(optional, num_envs=1):
         action_repeat=1,
         active_modalities="all",
         optional_modalities=optional,
+        modalities={},
     )
     return VectorEnv(config, seed=0)
 
@@ -102,11 +103,11 @@ def test_what_is_not_declared_must_be_there():
 def test_only_what_is_seen_can_be_declared():
     message = r"Patchy-v0: env.optional_modalities names 'smell'; allowed: \['audio', 'place', "
     with pytest.raises(EnvError, match=message):
-        spec_of(gym.make("Patchy-v0"), "all", ("smell",))
+        spec_of(gym.make("Patchy-v0"), View(optional=("smell",)))
 
 
 def test_a_modality_stands_for_its_keys():
-    found = spec_of(gym.make("Patchy-v0"), "all", ("vector",))
+    found = spec_of(gym.make("Patchy-v0"), View(optional=("vector",)))
     assert [key for key, spec in found.obs.items() if spec.kind == "flag"] == [
         "present/place",
         "present/speed",

@@ -18,6 +18,7 @@ def config(tail="", active="all"):
         action_repeat=1,
         active_modalities=active,
         optional_modalities=(),
+        modalities={},
     )
 
 
@@ -88,6 +89,7 @@ def test_an_unknown_game_is_one_line(capfd):
                 action_repeat=1,
                 active_modalities="all",
                 optional_modalities=(),
+                modalities={},
             )
         )
     assert capfd.readouterr().err == ""

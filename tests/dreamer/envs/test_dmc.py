@@ -21,6 +21,7 @@ def config(env_id, repeat=2, num_envs=2):
         action_repeat=repeat,
         active_modalities="all",
         optional_modalities=(),
+        modalities={},
     )
 
 
@@ -161,7 +162,7 @@ import numpy as np
 from dreamer.envs.make import EnvConfig, make_env
 config = EnvConfig(
     id="dmc_walker_walk?image=64&shadows=true",
-    num_envs=1, action_repeat=1, active_modalities="all", optional_modalities=(),
+    num_envs=1, action_repeat=1, active_modalities="all", optional_modalities=(), modalities={},
 )
 env = make_env(config)
 image = env.reset(seed=0)[0]["image"]
@@ -177,7 +178,7 @@ def test_an_environment_left_open_makes_no_noise_at_exit():
 from dreamer.envs.make import EnvConfig, make_env
 config = EnvConfig(
     id="dmc_cartpole_balance?image=16", num_envs=1, action_repeat=1, active_modalities="all",
-    optional_modalities=(),
+    optional_modalities=(), modalities={},
 )
 env = make_env(config)
 env.reset(seed=0)

@@ -16,6 +16,7 @@ FIELDS = {
     "action_repeat": 1,
     "active_modalities": "all",
     "optional_modalities": (),
+    "modalities": {},
 }
 
 

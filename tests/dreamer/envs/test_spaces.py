@@ -7,6 +7,8 @@ import pytest
 from dreamer.envs.make import EnvConfig, make_env
 from dreamer.envs.spaces import codec_of, spec_of
 from dreamer.envs.vector import VectorEnv
+from dreamer.modalities import MODALITY_CONFIGS, ModalityConfig
+from dreamer.modalities.vector import VectorDecoder, VectorEncoder
 from dreamer.types import ActionSpec, EnvError, ObsSpec
 
 
@@ -16,12 +18,14 @@ def counter(options="", **kwargs):
         "action_repeat": 1,
         "active_modalities": "all",
         "optional_modalities": (),
+        "modalities": {},
     } | kwargs
     return EnvConfig(id=f"counter_env:Counter-v0?{options}", **fields)
 
 
-def codec(options, active="all"):
-    return codec_of(make_env(counter(options)), active)
+def codec(options, active="all", modalities=None):
+    config = counter(options, active_modalities=active, modalities=modalities or {})
+    return codec_of(make_env(config), config.view)
 
 
 def decode(action, vectors):
@@ -44,6 +48,7 @@ def test_spec_of_every_dtype_is_sorted_and_exact():
         ("planes", ObsSpec(shape=(8, 6, 4), dtype="uint8", kind="image")),
         ("scalar", ObsSpec(shape=(1,), dtype="float32", **vector)),
         ("sound", ObsSpec(shape=(6,), dtype="uint8", kind="audio", rate=8000)),
+        ("symbols", ObsSpec(shape=(2, 3, 2), dtype="uint8", kind="grid", layers=(4, 2))),
         ("table", ObsSpec(shape=(2, 3), dtype="uint8", **vector)),
         ("text", ObsSpec(shape=(16,), dtype="uint8", kind="text")),
         ("wide", ObsSpec(shape=(3,), dtype="float32", **vector)),
@@ -70,6 +75,7 @@ def test_rows_of_every_dtype_hold_the_known_values():
     np.testing.assert_array_equal(rows["choice"], [[2], [2]])  # 4 less the start of 2
     np.testing.assert_array_equal(rows["choices"], [[1, 0, 0, 0, 1]] * 2)  # (0, 1 + 2)
     np.testing.assert_array_equal(rows["bits"], [[0, 1, 0]] * 2)
+    np.testing.assert_array_equal(rows["symbols"][1], np.full((2, 3, 2), [2, 0]))
     assert rows["deep/inner"][0, 0] == 2
     np.testing.assert_array_equal(rows["deep/audio"], np.full((2, 4), 0.25, np.float32))
     np.testing.assert_array_equal(rows["text"], [[*b"ab", *[0] * 14]] * 2)
@@ -175,6 +181,97 @@ def test_bare_refused_observation():
 def test_unknown_modality_lists_what_there_is():
     with pytest.raises(EnvError, match=r"names 'smell'; allowed: \['count', 'image', 'vector'\]"):
         codec("keys=count,image", ("smell",))
+
+
+# Modalities by choice ---------------------------------------------------------------------------
+
+
+FLOATS = ObsSpec(shape=(8, 8, 3), dtype="float32", kind="vector")
+BYTES = {"dtype": "uint8", "kind": "vector"}
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "spec"),
+    [
+        ("floats", "vector", FLOATS),
+        ("image", "vector", ObsSpec(shape=(8, 6, 3), **BYTES)),
+        ("sound", "vector", ObsSpec(shape=(6,), **BYTES)),
+        ("bytes", "audio", ObsSpec(shape=(4,), dtype="uint8", kind="audio", rate=8000)),
+        (
+            "cells",
+            "grid",
+            ObsSpec(shape=(7, 7, 20), dtype="uint8", kind="grid", layers=(256,) * 20),
+        ),
+        ("symbols", "vector", ObsSpec(shape=(36,), dtype="float32", kind="vector")),
+    ],
+)
+def test_another_modality_can_be_chosen(key, name, spec):
+    assert codec(f"keys=count,{key}", modalities={key: name}).spec.obs[key] == spec
+
+
+def own(name, **changes):
+    values = {"name": name, "encoder_type": VectorEncoder, "decoder_type": VectorDecoder}
+    return ModalityConfig(**values | changes)
+
+
+def test_a_modality_that_is_not_built_in_goes_before_what_the_space_suggests(monkeypatch):
+    for name in ("floats", "choice", "count"):
+        monkeypatch.setitem(MODALITY_CONFIGS, name, own(name))
+    found = codec("keys=floats,choice,count", modalities={"count": "vector"}).spec.obs
+    assert found == {
+        "choice": ObsSpec(shape=(1,), dtype="int32", kind="choice", classes=5),
+        "count": ObsSpec(shape=(1,), dtype="float32", kind="vector"),
+        "floats": ObsSpec(shape=(8, 8, 3), dtype="float32", kind="floats"),
+    }
+    # Importing the module of the environment is what enters the modality elsewhere.
+    assert [spec.module for spec in found.values()] == ["counter_env", "", "counter_env"]
+    assert list(codec("keys=floats,count", "first").spec.obs) == ["count", "floats"]
+    assert list(codec("keys=floats,wide", ("floats",)).spec.obs) == ["floats"]
+
+
+def test_one_of_another_name_or_module_can_be_chosen(monkeypatch):
+    monkeypatch.setitem(MODALITY_CONFIGS, "skin", own("skin"))
+    for chosen, module in (("skin", "counter_env"), ("builders:skin", "builders")):
+        found = codec("keys=floats", modalities={"floats": chosen}).spec.obs["floats"]
+        assert (found.kind, found.module) == ("skin", module)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "message"),
+    [
+        ({"smell": "vector"}, r"env.modalities: found \"a modality for 'smell'\"; .*'floats', 'im"),
+        ({"image": "smell"}, r"'image': found 'counter_env:smell'; allowed: one of \['audio', "),
+        ({"image": "no_such:skin"}, r"'image': found .no_such:skin \(No module named 'no_such'\)"),
+        ({"image": "a b:skin"}, r"found .a b:skin \(No module"),
+        (
+            {"image": "builders:vector"},
+            r"env.modalities.image: found 'builders:vector'; .*built in",
+        ),
+        ({"image": "text"}, r"'image' as text: found 'a Box of shape \(8, 6, 3\) and .*: a Text"),
+        ({"image": "audio"}, r"'image' as audio: .*allowed: a Box \(samples,\) of uint8"),
+        ({"floats": "image"}, r"'floats' as image: found 'a Box of shape .*a uint8 Box \(height"),
+        ({"floats": "grid"}, r"'floats' as grid: .* and dtype float32'; allowed: a MultiDiscrete"),
+        ({"image": "strict"}, r"'image' as strict: found 'a Box.* shape \(2,\) of float32, as"),
+        ({"image": "lost"}, r"MODALITY_CONFIGS\['lost'\].name: found 'found'; allowed: lost"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_one_line(modalities, message, monkeypatch):
+    strict = own("strict", input_shape=(2,), dtype="float32")
+    monkeypatch.setitem(MODALITY_CONFIGS, "strict", strict)
+    monkeypatch.setitem(MODALITY_CONFIGS, "lost", own("found"))
+    with pytest.raises(EnvError, match=message) as caught:
+        codec("keys=count,image,floats", "first", {"floats": "vector"} | modalities)
+    assert str(caught.value).startswith("Counter-v0: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_outside_a_grid_is_found():
+    read = codec("keys=symbols").leaves[0].read
+    cells = np.full((2, 3, 2), [4, 1])
+    assert read([{"symbols": cells}]).max() == 3
+    cells[1, 2, 1] = 2
+    with pytest.raises(ValueError, match=r"2 in layer 1 of cell \(1, 2\)"):
+        read([{"symbols": cells}])
 
 
 def test_reserved_and_clashing_keys_are_refused():

@@ -17,6 +17,7 @@ def vector(env_id, seed=0, num_envs=2, action_repeat=1):
         action_repeat=action_repeat,
         active_modalities="all",
         optional_modalities=(),
+        modalities={},
     )
     return VectorEnv(config, seed)
 

@@ -158,6 +158,7 @@ def test_rows_carry_every_sense():
         action_repeat=1,
         active_modalities="all",
         optional_modalities=(),
+        modalities={},
     )
     rows = VectorEnv(config, seed=0).reset()
     kinds = {key: spec.kind for key, spec in VectorEnv(config, seed=0).spec.obs.items()}

@@ -23,6 +23,7 @@ def config(env_id, num_envs=1):
         action_repeat=1,
         active_modalities="all",
         optional_modalities=(),
+        modalities={},
     )
 
 
