@@ -20,7 +20,7 @@ from dreamer.saved_agent import SavedAgent, load_agent
 from dreamer.types import ConfigError, EnvSpec, check_range
 from pipeline.commands.settings import PARAMS, find_params, observe_spec
 from pipeline.params import EvaluateConfig, Params, from_raw, leaves, load_raw, override, subset
-from pipeline.report.pictures import frame_strip, write_gif
+from pipeline.report.frames import frame_strip, write_gif
 from pipeline.report.recording import record_episode
 from pipeline.stages import evaluate as stage
 from pipeline.stages.session import STAGES, Workspace, prepare

@@ -12,7 +12,7 @@ import numpy as np
 from dreamer.types import ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel
 from pipeline.report.canvas import BLUE, COLOURS, FAINT, INK, ORANGE, picture, placard, show_image
-from pipeline.report.pictures import spread_out
+from pipeline.report.dream import spread_out
 from pipeline.report.pursuit import Pursuit, decode_goals
 from pipeline.report.recording import Recording
 

@@ -17,9 +17,11 @@ from dreamer.evaluation import play_episodes
 from dreamer.nn.noise import Noise
 from dreamer.saved_agent import SavedAgent, load_agent
 from pipeline.params import EvaluateConfig, Params
+from pipeline.report.frames import frame_strip
 from pipeline.report.goals import goals_picture
+from pipeline.report.listening import attention_picture
 from pipeline.report.maps import maps_picture
-from pipeline.report.pictures import frame_strip, imagined_against_real
+from pipeline.report.pictures import imagined_against_real
 from pipeline.report.pursuit import GoalLog
 from pipeline.report.recording import record_episode
 from pipeline.report.tables import summarise, write_csv, write_json
@@ -111,6 +113,7 @@ def pictures(
     pursuit = goal_log.pursuit(behavior.goal_every)
     goals_picture(reports / "goals.png", agent.model, recording, pursuit)
     maps_picture(reports / "maps.png", agent, recording, noise=noise)
+    attention_picture(reports / "attention.png", agent.model, recording)
     imagined_against_real(reports / "imagined.png", agent.model, recording, noise=noise)
     if recording.frames is not None:
         frame_strip(reports / "frames.png", recording)

@@ -23,16 +23,9 @@ from dreamer.nn.noise import Noise
 from dreamer.types import ActionSpec, DataError, DreamerError, EnvError, EnvSpec, ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel, WorldModelConfig, init
 from pipeline.report.curves import compare_seeds, learning_curve, losses_picture, mean_and_spread
-from pipeline.report.pictures import (
-    PANELS,
-    SAMPLES,
-    choose_panels,
-    dream,
-    frame_strip,
-    imagined_against_real,
-    spread_out,
-    write_gif,
-)
+from pipeline.report.dream import SAMPLES, dream, spread_out
+from pipeline.report.frames import frame_strip, write_gif
+from pipeline.report.pictures import PANELS, choose_panels, imagined_against_real
 from pipeline.report.recording import Recording, record_episode, shrink
 from pipeline.report.tables import (
     RESAMPLES,
