@@ -43,6 +43,7 @@ plots:
   - reports/evaluate/frames.png
   - reports/evaluate/goals.png
   - reports/evaluate/maps.png
+  - reports/evaluate/attention.png
 metrics:
   - reports/evaluate/metrics.json
 """

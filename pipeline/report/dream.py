@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dreamer.nn.noise import Noise
-from dreamer.types import DataError
+from dreamer.types import PRESENT, DataError
 from dreamer.world_model.model import MultimodalWorldModel
 from pipeline.report.recording import Recording
 
@@ -25,18 +25,24 @@ class Dream(NamedTuple):
         reconstructed: key -> (W, *): decoded from the posterior of a model that saw all rows.
         imagined: key -> (SAMPLES, W, *): decoded from the posterior in the first `context` rows,
             which the model saw, and from the open-loop prior in the others.
+        there: key -> (W,) whether it was observed, of keys that may be missing.
         context: Rows seen.
     """
 
     truth: dict[str, np.ndarray]
     reconstructed: dict[str, np.ndarray]
     imagined: dict[str, np.ndarray]
+    there: dict[str, np.ndarray]
     context: int
 
     @property
     def steps(self) -> int:
         """Length W."""
         return len(self.truth[REWARD])
+
+    def missing(self, key: str) -> np.ndarray:
+        """(W,) whether nothing was observed."""
+        return ~self.there[key] if key in self.there else np.zeros(self.steps, np.bool_)
 
 
 @torch.no_grad()
@@ -60,10 +66,12 @@ def dream(
     whole = _decode(model, _filter(model, recording, noise, "picture/reconstructed", steps, 1))
     rows = {key: recording.obs[key] for key in recording.spec.obs if key in ahead}
     truth = {key: row[:steps] for key, row in (rows | {REWARD: recording.reward}).items()}
+    flags = {key: PRESENT + key for key in truth if PRESENT + key in recording.obs}
     return Dream(
         truth,
         {key: whole[key][:, 0].cpu().numpy() for key in truth},
         {key: ahead[key].transpose(0, 1).cpu().numpy() for key in truth},
+        {key: recording.obs[flag][:steps, 0].astype(np.bool_) for key, flag in flags.items()},
         context,
     )
 

@@ -90,7 +90,7 @@ def choose_tracks(
     tracks: list[Track] = []
     narrow: list[tuple[float, int, str, int, int]] = []
     for key, spec in specs.items():
-        if spec.kind == "image":
+        if spec.kind in ("image", "text", "audio") or key not in goal:
             continue
         total = math.prod(spec.shape)
         spread = _symlog(np.concatenate([_flat(seen[key]), _flat(goal[key])])).std(0)

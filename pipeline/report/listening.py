@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dreamer.modalities.fusion import AttentionFusion, concatenate
+from dreamer.modalities.presence import sensed
 from dreamer.world_model.model import MultimodalWorldModel
 from pipeline.report.canvas import COLOURS, INK, picture, placard
 from pipeline.report.recording import Recording
@@ -72,9 +74,10 @@ def listen(model: MultimodalWorldModel, fusion: AttentionFusion, recording: Reco
         rows = slice(start, start + ROWS_AT_ONCE)
         obs = {key: torch.from_numpy(recording.obs[key][rows]).to(device) for key in model.spec.obs}
         parts = {name: encoder(obs) for name, encoder in model.encoders.items()}
-        shares.append(by_modality(fusion.weights(parts), tokens))
-        plain.append(concatenate(parts))
-        added.append(fusion(parts) - plain[-1])
+        present = sensed(model.flags_by_modality, obs, None)
+        shares.append(shares_of(fusion.weights(parts, present), tokens))
+        plain.append(concatenate(parts, present))
+        added.append(fusion(parts, present) - plain[-1])
     return Listening(
         tuple(fusion.senses),
         tokens,
@@ -83,7 +86,7 @@ def listen(model: MultimodalWorldModel, fusion: AttentionFusion, recording: Reco
     )
 
 
-def by_modality(weights: Tensor, tokens: tuple[int, ...]) -> Tensor:
+def shares_of(weights: Tensor, tokens: tuple[int, ...]) -> Tensor:
     """Attention of tokens -> of modalities: means over layers, heads and listening tokens, sums
     over those listened to.
 
@@ -115,7 +118,7 @@ def _panel(axes: Axes, heard: Listening, index: int) -> None:
     shares = heard.shares[:, index]
     edges = np.arange(len(shares) + 1) - 0.5
     below = np.zeros(len(shares))
-    for each, colour, share in zip(heard.senses, COLOURS, shares.T, strict=False):
+    for each, colour, share in zip(heard.senses, cycle(COLOURS), shares.T, strict=False):
         axes.stairs(below + share, edges, baseline=below, fill=True, color=colour, lw=0, label=each)
         below = below + share
     alike = np.cumsum(heard.tokens)[:-1] / sum(heard.tokens)

@@ -12,7 +12,7 @@ import numpy as np
 from dreamer.nn.noise import Noise
 from dreamer.types import EnvSpec, ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel
-from pipeline.report.canvas import BLUE, FAINT, GREEN, ORANGE, picture
+from pipeline.report.canvas import BLUE, FAINT, GREEN, INK, ORANGE, picture
 from pipeline.report.dream import REWARD, Dream, dream
 from pipeline.report.recording import Recording
 from pipeline.report.sounds import sound_height, sound_rows
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
+PREFACE = 0.35  # inches
 PANELS = 11  # entries of vectors; the reward is the twelfth
 
 
@@ -70,17 +71,33 @@ def imagined_against_real(
         DataError: The recording has fewer than two rows.
     """
     window, specs = dream(model, recording, noise, context, horizon), recording.spec.obs
-    keys = sorted(
-        (k for k in specs if specs[k].kind in ROWS), key=lambda k: [*ROWS].index(specs[k].kind)
-    )
+    keys = [key for kind in ROWS for key, spec in specs.items() if spec.kind == kind]
     panels, dropped = choose_panels(recording.spec, window.truth)
-    heights = [ROWS[specs[key].kind].height(window, key, specs[key]) for key in keys]
+    heights = [PREFACE] * bool(keys)
+    heights += [ROWS[specs[key].kind].height(window, key, specs[key]) for key in keys]
     heights.append(0.9 + 1.75 * -(-len(panels) // _across(panels)))
     with picture(path_png, 11.0, sum(heights)) as figure:
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
-        for part, key in zip(parts, keys, strict=False):
+        if keys:
+            _preface(parts[0], window)
+        for part, key in zip(parts[1:], keys, strict=False):
             ROWS[specs[key].kind].draw(part, key, specs[key], window)
         _curves(parts[-1], window, specs, panels, dropped, reconstructed=bool(keys))
+
+
+def _preface(figure: SubFigure, window: Dream) -> None:
+    """What the words of all rows mean."""
+    figure.text(
+        0.5,
+        0.4,
+        "real: what came.  reconstructed: what the model makes of it when it sees it.  "
+        f"imagined: {window.context} steps seen, {window.steps - window.context} foreseen from the "
+        "actions alone.",
+        ha="center",
+        va="center",
+        color=INK,
+        fontsize="small",
+    )
 
 
 def choose_panels(spec: EnvSpec, truth: dict[str, np.ndarray]) -> tuple[list[tuple[str, int]], int]:
@@ -121,6 +138,7 @@ def _curves(
     for axes, (key, index) in zip(flat, panels, strict=False):
         name = key if window.truth[key][0].size == 1 else f"{key}[{index}]"
         truth, imagined = _entry(window.truth[key], index), _entries(window.imagined[key], index)
+        truth[window.missing(key)] = np.nan  # a gap
         _curve(axes, truth, imagined, categorical=key in categories)
         if reconstructed:
             again = _entry(window.reconstructed[key], index)

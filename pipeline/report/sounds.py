@@ -9,13 +9,16 @@ import torch
 
 from dreamer.modalities.audio import Spectrum, as_wave
 from dreamer.types import ObsSpec
+from pipeline.report.canvas import FAINT
 from pipeline.report.dream import Dream
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
 ROWS = ("real", "reconstructed", "imagined")
 ROW_HEIGHT = 1.15  # inches
+MARGINS = 2  # frames
 QUIETEST = 0.5  # loudness that the colours cover at least; of silence too
 
 
@@ -35,6 +38,8 @@ def spectrogram(waves: np.ndarray, spec: ObsSpec) -> Spectrogram:
     """Take (W, samples) of an audio key apart into tones, whatever the model makes of sounds."""
     spectrum = Spectrum(spec.shape[0])
     loudness = spectrum.loudness(as_wave(torch.from_numpy(waves)))
+    if spectrum.frames > MARGINS:  # half of the first and last window is before and after the sound
+        loudness = loudness[:, 1:-1]
     return Spectrogram(loudness.flatten(0, 1).T.numpy(), (spec.rate or 1) / 2)
 
 
@@ -53,7 +58,8 @@ def sound_rows(figure: SubFigure, key: str, spec: ObsSpec, window: Dream) -> Non
     panels = [spectrogram(waves, spec) for waves in heard]
     loudest = max(QUIETEST, *(float(each.loudness.max()) for each in panels))
     grid: Any = figure.subplots(len(ROWS), 1, sharex=True)
-    figure.suptitle(f"{key}: {_length(spec)} in each step, as tones; one sampled future")
+    grey = "; grey: nothing observed" if window.missing(key).any() else ""
+    figure.suptitle(f"{key}: {_length(spec)} in each step, as tones; one sampled future{grey}")
     unit = "Hz" if spec.rate else "cycles a sample"
     for axes, name, each in zip(grid, ROWS, panels, strict=True):
         half = each.top / (len(each.loudness) - 1) / 2  # a bin is around its frequency
@@ -61,11 +67,19 @@ def sound_rows(figure: SubFigure, key: str, spec: ObsSpec, window: Dream) -> Non
         style = {"origin": "lower", "aspect": "auto", "cmap": "magma", "interpolation": "nearest"}
         shown = axes.imshow(each.loudness, extent=extent, vmin=0.0, vmax=loudest, **style)
         axes.axvline(window.context - 0.5, color="white", lw=1.5, ls=":")
+        if name == ROWS[0]:
+            _grey_out(axes, window.missing(key))
         axes.set(ylabel=f"{name}\n{unit}", ylim=(0.0, each.top))
         axes.grid(visible=False)
     grid[-1].set_xlabel("steps; dotted: what the model heard ends here, and imagination begins")
     scale = figure.colorbar(shown, ax=list(grid), pad=0.01, aspect=30)
     scale.set_label("loudness: log(1 + 100 amplitude)")
+
+
+def _grey_out(axes: Axes, missing: np.ndarray) -> None:
+    """Steps on which there was no sound to hear, not even silence."""
+    for step in np.flatnonzero(missing):
+        axes.axvspan(step - 0.5, step + 0.5, color=FAINT, lw=0)
 
 
 def _length(spec: ObsSpec) -> str:

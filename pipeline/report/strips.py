@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreamer.types import ObsSpec
-from pipeline.report.canvas import BLUE, ORANGE, show_image
+from pipeline.report.canvas import BLUE, ORANGE, say, show_image
 from pipeline.report.dream import Dream, spread_out
 
 if TYPE_CHECKING:
@@ -31,13 +31,15 @@ def image_rows(figure: SubFigure, key: str, spec: ObsSpec, window: Dream) -> Non
     del spec
     shown = window.truth[key], window.reconstructed[key], window.imagined[key][0]
     error = difference(shown[0], shown[2])
-    columns = moments(window, key)
+    columns, missing = moments(window, key), window.missing(key)
     grid: Any = figure.subplots(len(ROWS), len(columns), squeeze=False)
     figure.suptitle(f"{key}: one sampled future, and its mean absolute difference from the truth")
     for column, moment in enumerate(columns):
         for axes, images in zip(grid[:, column], shown, strict=False):
             show_image(axes, images[moment])
         show_image(grid[-1, column], error[moment], cmap="magma", vmin=0.0, vmax=0.5)
+        if missing[moment]:
+            say(grid[0, column], "missing")
         head(grid[0, column], moment, window)
         frame(grid[2, column], seen=moment < window.context)
         percent = f"{100 * error[moment].mean():.1f} %"

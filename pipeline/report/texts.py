@@ -24,7 +24,8 @@ GLYPH = 0.602 * SIZE  # points; every glyph of DejaVu Sans Mono is as wide
 LEADING = 13.0  # points
 ACROSS = int((WIDTH - STEPS - MARGIN) * 72 / 3 / GLYPH) - 2  # glyphs of a column
 WRONG = {"facecolor": "#FBE7DC", "edgecolor": "none", "pad": 1.0}
-MISSING, EMPTY, END = "_", "(nothing)", ""
+NO_WORD, EMPTY, END = "_", "(nothing)", ""
+UNKNOWN = "(missing)"  # not observed, so that nothing can be right or wrong
 
 Word = tuple[str, bool]  # and whether it is right
 
@@ -60,11 +61,10 @@ def stretches(window: Dream, key: str) -> list[Stretch]:
     """All rows of a dream, those together that say the same; none lies on both sides of the end of
     the context.
     """
-    columns = window.truth[key], window.reconstructed[key], window.imagined[key][0]
-    found: list[Stretch] = []
+    missing, found = window.missing(key), list[Stretch]()
     for t in range(window.steps):
-        real, reconstructed, imagined = (read(column[t]) for column in columns)
-        said = real, reconstructed, imagined
+        real = UNKNOWN if missing[t] else read(window.truth[key][t])
+        said = real, read(window.reconstructed[key][t]), read(window.imagined[key][0][t])
         if found and t != window.context and found[-1].said == said:
             found[-1] = found[-1]._replace(last=t)
         else:
@@ -77,10 +77,12 @@ def marked(said: str, real: str) -> list[Word]:
     empty is `_`, and the empty text `(nothing)`.
     """
     words, due = said.split(), real.split()
+    if real == UNKNOWN:
+        return [(word, True) for word in words or [EMPTY]]
     if not words:
         return [(EMPTY, not due)]
     pairs = zip_longest(words, due)
-    return [(MISSING if word is None else word, word == right) for word, right in pairs]
+    return [(NO_WORD if word is None else word, word == right) for word, right in pairs]
 
 
 def share_right(said: np.ndarray, real: np.ndarray) -> float:
@@ -90,7 +92,7 @@ def share_right(said: np.ndarray, real: np.ndarray) -> float:
         for texts in zip(said, real, strict=True)
         for word, due in zip_longest(*([*read(text).split(), END] for text in texts))
     ]
-    return sum(hits) / len(hits)
+    return sum(hits) / max(1, len(hits))
 
 
 def wrap(words: Sequence[Word]) -> list[Placed]:
@@ -109,7 +111,7 @@ def text_height(window: Dream, key: str, spec: ObsSpec) -> float:
     """Inches."""
     del spec
     lines = sum(depth for _, depth in _table(window, key))
-    return 0.9 + lines * LEADING / 72
+    return 0.7 + lines * LEADING / 72
 
 
 def text_rows(figure: SubFigure, key: str, spec: ObsSpec, window: Dream) -> None:
@@ -139,8 +141,9 @@ def _table(window: Dream, key: str) -> list[tuple[Stretch, float]]:
 
 def _titles(window: Dream, key: str) -> Iterator[str]:
     """Of the three columns."""
-    real, ahead = window.truth[key], slice(window.context, None)
-    again = share_right(window.reconstructed[key], real)
+    real, there = window.truth[key], ~window.missing(key)
+    ahead = there & (np.arange(window.steps) >= window.context)
+    again = share_right(window.reconstructed[key][there], real[there])
     imagined = share_right(window.imagined[key][0][ahead], real[ahead])
     yield "real"
     yield f"reconstructed ({100 * again:.0f} % of words right)"
@@ -156,7 +159,7 @@ def _row(axes: Axes, stretch: Stretch, down: float, context: int) -> None:
     _write(axes, STATE * 72, down, "seen" if seen else "ahead", BLUE if seen else ORANGE)
     for number, cell in enumerate(stretch.cells()):
         for each in cell:
-            colour = RED if not each.right else FAINT if each.word == EMPTY else INK
+            colour = RED if not each.right else FAINT if each.word in (EMPTY, UNKNOWN) else INK
             style = {} if each.right else {"bbox": WRONG, "weight": "bold"}
             x = _left(number) + each.glyph * GLYPH
             _write(axes, x, down + each.line, each.word, colour, **style)

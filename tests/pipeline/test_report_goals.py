@@ -327,8 +327,8 @@ def test_every_plot_of_the_stages_is_written(tmp_path):
     drawn = (tmp_path / "train" / "rates.png").read_bytes()
     assert drawn == (tmp_path / "same.png").read_bytes() != fixed
     plots = [plot for plot in parse_yaml(dvc_yaml(), "dvc.yaml")["plots"] if isinstance(plot, str)]
-    here = {"reports/evaluate/goals.png", "reports/evaluate/maps.png", "reports/train/rates.png"}
-    assert here <= set(plots)
+    names = ("evaluate/goals", "evaluate/maps", "evaluate/attention", "train/rates")
+    assert {f"reports/{name}.png" for name in names} <= set(plots)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*.png")}
     missing = [plot for plot in plots if plot.removeprefix("reports/") not in written]
     assert missing == ["reports/train/learning_curve.png", "reports/pretrain/losses.png"]
