@@ -80,8 +80,8 @@ slow: setup  ## every test
 ui: setup  ## MLflow in the browser at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
 
-bench: setup  ## measure the speed of one update, what the modules add to it, and replay
-	$(BIN)/python -m benchmarks.learner --workload W1 && $(BIN)/python -m benchmarks.learner --workload W2 && $(BIN)/python -m benchmarks.learner --workload modules --threads 1 && $(BIN)/python -m benchmarks.replay
+bench: setup  ## measure the speed of one update, what modules and modalities add, and replay
+	$(BIN)/python -m benchmarks.learner --workload W1 && $(BIN)/python -m benchmarks.learner --workload W2 && $(BIN)/python -m benchmarks.learner --workload modules --threads 1 && $(BIN)/python -m benchmarks.learner --workload senses --threads 1 && $(BIN)/python -m benchmarks.replay
 
 evidence: setup  ## runs that show what is learned; finished ones are skipped (ONLY=question, question/arm or preset; LIST=1 says what is there)
 	$(BIN)/python -m benchmarks.evidence $(if $(ONLY),--only $(ONLY)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(LIST),--list)

@@ -78,8 +78,9 @@ def measure(updates: int, workload: Workload = SIZE1M) -> dict[str, Any]:
     """Time all agents in turn.
 
     Args:
-        updates: Of each agent, EMPOWERMENT_EVERY or more. workload: What is updated.
+        updates: Of each agent, at least EMPOWERMENT_EVERY are made. workload: What is updated.
     """
+    updates = max(updates, EMPOWERMENT_EVERY)
     agents = {name: Timed(workload, modules) for name, modules in AGENTS.items()}
     for agent in agents.values():
         agent.warm_up()

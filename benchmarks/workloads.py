@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -32,6 +33,16 @@ CARTPOLE = EnvSpec(
     {"state": ObsSpec(shape=(4,), dtype="float32", kind="vector")},
     ActionSpec(kind="discrete", sizes=(2,)),
 )
+SENSES = EnvSpec(  # of CueBits
+    {
+        "audio": ObsSpec(shape=(256,), dtype="float32", kind="audio", rate=8000),
+        "image": ObsSpec(shape=(32, 32, 3), dtype="uint8", kind="image"),
+        "text": ObsSpec(shape=(32,), dtype="uint8", kind="text"),
+        "vector": ObsSpec(shape=(8,), dtype="float32", kind="vector"),
+    },
+    ActionSpec(kind="discrete", sizes=(8,)),
+)
+INSTRUCTIONS = 12  # different texts in a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +61,7 @@ class Workload:
     gflop: float | None
     batch_size: int = 16
     horizon: int = 15
+    fusion: Literal["attention", "concat"] = "attention"
 
 
 WORKLOADS = {
@@ -96,7 +108,7 @@ def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3
         cont_scale=1.0,
         discount_horizon=333.0,
         world_lr=4e-5,
-        fusion="attention",
+        fusion=workload.fusion,
         modality_dropout=0.0,
         embed_dim="auto",
         text=TextConfig(model="own", finetune=False, tokenizer="own"),
@@ -138,7 +150,13 @@ def make_batch(workload: Workload, trainer: DreamerV3Trainer) -> Batch:
     obs = {}
     for key, spec in workload.spec.obs.items():
         value = torch.randn(*lead, *spec.shape, generator=generator)
-        obs[key] = (value * 255).to(torch.uint8) if spec.kind == "image" else value
+        if spec.kind == "text":
+            letters = torch.randint(97, 123, (INSTRUCTIONS, *spec.shape), generator=generator)
+            which = torch.randint(INSTRUCTIONS, lead, generator=generator)
+            value = letters[which].to(torch.uint8)
+        elif spec.kind == "image":
+            value = (value * 255).to(torch.uint8)
+        obs[key] = value.clamp(-1.0, 1.0) if spec.kind == "audio" else value
     actions = torch.randn(2, *lead, workload.spec.action.dim, generator=generator)
     if workload.spec.action.kind == "discrete":
         actions = (actions == actions.amax(-1, keepdim=True)).float()
