@@ -100,12 +100,17 @@ class AttentionFusion(nn.Module):
         )
 
     def _mask(self, present: Present | None) -> Tensor | None:
-        """(M, 1, 1, n): which tokens are heard; None if all are."""
+        """(M, 1, 1, n): which tokens are heard; None if all are.
+
+        Where nothing counts all are heard, because attention to nothing is NaN; what comes of it
+        is not in the embedding.
+        """
         if present is None:
             return None
         counts = {name: sense.tokens for name, sense in self.senses.items()}
         each = [present[name].reshape(-1, 1).expand(-1, count) for name, count in counts.items()]
-        return torch.cat(each, 1)[:, None, None]
+        heard = torch.cat(each, 1)
+        return (heard | ~heard.any(1, keepdim=True))[:, None, None]
 
 
 def concatenate(parts: Parts, present: Present | None = None) -> Tensor:

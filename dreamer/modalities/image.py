@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamer.nn.layers import BlockLinear, Linear, NormedLinear, RMSNorm, init_weight
+from dreamer.nn.layers import BlockLinear, Linear, NormedLinear, NormedSiLU, init_weight
 from dreamer.types import ObsSpec, SizeLike
 
 CHANNEL_FACTORS = (2, 3, 4, 4)
@@ -69,7 +69,7 @@ class Conv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, KERNEL, KERNEL))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.norm = None if last else RMSNorm(outputs)
+        self.activate = None if last else NormedSiLU(outputs)
         init_weight(self.weight.data, KERNEL * KERNEL * inputs, 1.0, generator)
 
     def down(self, x: Tensor) -> Tensor:
@@ -89,7 +89,9 @@ class Conv(nn.Module):
         return self._activate(x)
 
     def _activate(self, x: Tensor) -> Tensor:
-        return x if self.norm is None else functional.silu(self.norm(x))
+        if self.activate is None:
+            return x
+        return self.activate(x.reshape(-1, x.shape[-1])).view(x.shape)
 
 
 class ImageEncoder(nn.Module):
@@ -148,7 +150,7 @@ class ImageDecoder(nn.Module):
         self.from_deter = BlockLinear(size.deter, cells, self.blocks, generator)
         self.stoch_hidden = NormedLinear(feat_dim - size.deter, 2 * size.units, generator)
         self.from_stoch = Linear(2 * size.units, cells, generator)
-        self.norm = RMSNorm(self.start)
+        self.activate = NormedSiLU(self.start)
         widths = [self.start, *(size.depth * f for f in factors[-2::-1])]
         self.convs = nn.ModuleList(Conv(a, b, generator) for a, b in pairwise(widths))
         self.convs.append(Conv(widths[-1], channels, generator, last=True))
@@ -160,7 +162,7 @@ class ImageDecoder(nn.Module):
         spread = self.from_deter(deter).view(len(flat), self.blocks, *self.low, -1)
         x = spread.permute(0, 2, 3, 1, 4).reshape(len(flat), *self.low, self.start)
         x = x + self.from_stoch(self.stoch_hidden(stoch)).view_as(x)
-        x = functional.silu(self.norm(x))
+        x = self.activate(x.reshape(-1, self.start)).view(x.shape)
         for conv in self.convs:
             x = cast(Conv, conv).up(x)
         x = torch.sigmoid(x[:, : self.height, : self.width])

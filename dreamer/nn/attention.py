@@ -19,6 +19,8 @@ HEADS = 4  # or as many of them as divide the width
 class AttentionBlock(nn.Module):
     """Attention between all tokens, then an MLP on each; both are added to what came in.
 
+    The MLP is no wider than the tokens: a wider one is a third of the cost of attention here.
+
     Args:
         units: Width of the tokens. generator: Source of the initial weights.
     """
@@ -29,8 +31,8 @@ class AttentionBlock(nn.Module):
         self.norms = nn.ModuleList(RMSNorm(units) for _ in range(2))
         self.qkv = Linear(units, 3 * units, generator)
         self.out = Linear(units, units, generator)
-        self.hidden = NormedLinear(units, 2 * units, generator)
-        self.back = Linear(2 * units, units, generator)
+        self.hidden = NormedLinear(units, units, generator)
+        self.back = Linear(units, units, generator)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(M, n, units) -> (M, n, units).

@@ -58,12 +58,37 @@ def norm_silu_backward(
     """Backward of SiLU(unit * scale) with unit = x * inverse; gradients of x and scale."""
     scaled = unit * scale
     # In place as far as possible: at these sizes new memory costs more than the arithmetic.
-    grad_x = torch.ops.aten.silu_backward.grad_input(grad, scaled, grad_input=scaled)
+    grad = torch.ops.aten.silu_backward.grad_input(grad, scaled, grad_input=scaled)
+    return norm_backward(grad, inverse, unit, scale)
+
+
+def norm_backward(
+    grad_x: Tensor, inverse: Tensor, unit: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Backward of unit * scale, unit = x * inverse; gradients of x, over `grad_x`, and scale."""
     product = grad_x * unit
     # d unit / d x projects out the direction of x itself.
     along = (product @ scale).unsqueeze(-1)
     grad_x.mul_(scale).addcmul_(unit, along, value=-1.0 / scale.shape[0]).mul_(inverse)
     return grad_x, product.sum(0)
+
+
+class Norm(Function):
+    """RMSNorm(x) * scale over the last dimension of (M, width)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:  # noqa: ANN401
+        """(M, width), (width,) -> (M, width)."""
+        inverse = rms_scale(x)
+        unit = x * inverse
+        ctx.save_for_backward(inverse, unit, scale)
+        return unit * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """Gradients of x and scale."""
+        return norm_backward(grad.clone(), *ctx.saved_tensors)
 
 
 class NormedLinearSiLU(Function):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamer.nn.fused import NORM_EPS, NormedLinearSiLU, NormSiLU, norm_silu
+from dreamer.nn.fused import NORM_EPS, Norm, NormedLinearSiLU, NormSiLU, norm_silu
 
 # A normal truncated at two standard deviations has 0.8796 of its width; 1.1368 restores it.
 TRUNCATION_GAIN = 1.1368
@@ -57,6 +57,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return Norm.apply(x.reshape(-1, x.shape[-1]), self.scale).view(x.shape)
         return functional.rms_norm(x, (x.shape[-1],), self.scale, NORM_EPS)
 
 

@@ -122,3 +122,12 @@ def test_which_of_two_places_holds_what_is_named_is_learned():
         optimizer.step({"all": 3e-3})
     code, side = draw(500)
     assert (head(made(code)).argmax(-1) == side).float().mean() > 0.97
+
+
+def test_nothing_at_all_is_zeros_with_finite_gradients():
+    made, code = stirred(), {name: part.requires_grad_() for name, part in parts(2).items()}
+    fused = made(code, {name: torch.tensor([True, False]) for name in SENSES})
+    fused.square().sum().backward()
+    assert (fused[1] == 0).all()
+    assert all(torch.isfinite(part.grad).all() for part in code.values())
+    assert all(torch.isfinite(weight.grad).all() for weight in made.parameters())

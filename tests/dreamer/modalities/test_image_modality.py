@@ -25,7 +25,7 @@ def test_sub_pixel_convolution_is_upsampling_and_convolution(last):
     big = functional.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="nearest")
     want = functional.conv2d(big, conv.weight, conv.bias, padding=2).permute(0, 2, 3, 1)
     if not last:
-        want = functional.silu(functional.rms_norm(want, (4,), conv.norm.scale, 1e-4))
+        want = functional.silu(functional.rms_norm(want, (4,), conv.activate.scale, 1e-4))
     got = conv.up(x)
     torch.testing.assert_close(got, want)
     params = [x, *conv.parameters()]
@@ -44,7 +44,7 @@ def test_downward_convolution_pools_before_the_norm():
     x = torch.randn(3, 6, 8, 2)
     out = functional.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=2)
     out = functional.max_pool2d(out, 2).permute(0, 2, 3, 1)
-    want = functional.silu(functional.rms_norm(out, (4,), conv.norm.scale, 1e-4))
+    want = functional.silu(functional.rms_norm(out, (4,), conv.activate.scale, 1e-4))
     torch.testing.assert_close(conv.down(x), want)
 
 

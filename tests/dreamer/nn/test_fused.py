@@ -8,7 +8,7 @@ from builders import generator
 from torch.nn import functional
 
 from dreamer.nn.distributions import SymexpTwoHot
-from dreamer.nn.fused import NORM_EPS, NormedLinearSiLU, NormSiLU, SparseCrossEntropy
+from dreamer.nn.fused import NORM_EPS, Norm, NormedLinearSiLU, NormSiLU, SparseCrossEntropy
 from dreamer.nn.layers import NormedLinear, NormedSiLU
 
 
@@ -18,6 +18,7 @@ def normal(*shape):
 
 def test_norm_silu_gradcheck():
     assert torch.autograd.gradcheck(NormSiLU.apply, (normal(5, 7), normal(7)))
+    assert torch.autograd.gradcheck(Norm.apply, (normal(5, 7), normal(7)))
 
 
 def test_normed_linear_gradcheck():
