@@ -43,6 +43,7 @@ SWITCHES = {
 MEANT_NOTHING = (
     "env.modalities",
     "env.optional_modalities",
+    "world_model.audio.",
     "world_model.fusion",
     "world_model.modality_dropout",
     "world_model.text.",

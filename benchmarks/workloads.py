@@ -13,6 +13,7 @@ from dreamer.intrinsic.empowerment import EmpowermentConfig
 from dreamer.intrinsic.icm import ICMConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig
 from dreamer.meta_gradient import MetaConfig
+from dreamer.modalities.audio import AudioConfig
 from dreamer.modalities.text import TextConfig
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, ObsSpec
@@ -112,6 +113,7 @@ def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3
         modality_dropout=0.0,
         embed_dim="auto",
         text=TextConfig(model="own", finetune=False, tokenizer="own"),
+        audio=AudioConfig(features="waveform", rate="auto", bins=32),
     )
     return DreamerV3Trainer(
         workload.spec,

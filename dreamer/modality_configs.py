@@ -25,9 +25,10 @@ class ModalityConfig:
     Attributes:
         name: Its key in `MODALITY_CONFIGS`.
         encoder_type: Module called as `encoder_type(specs, size, generator)`; an `Encoder`.
+            Modalities with a section of their own in `WorldModelConfig` are given it as a last
+            argument.
         decoder_type: Module called as `decoder_type(specs, size, feat_dim, generator)`; a
-            `Decoder`. Modalities with a section of their own in `WorldModelConfig` are given it as
-            a last argument.
+            `Decoder`. That of texts is given their section too.
         kinds: The `ObsSpec.kind`s it serves, all keys of which are encoded together; () is the one
             that is called as it is.
         input_shape, dtype: What every key must have; None leaves it to the encoder.

@@ -16,6 +16,7 @@ from dreamer.envs.make import EnvConfig
 from dreamer.intrinsic.empowerment import EmpowermentConfig
 from dreamer.intrinsic.icm import ICMConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig, IntrinsicRewards, make_behavior
+from dreamer.modalities.audio import AudioConfig
 from dreamer.modalities.text import TextConfig
 from dreamer.types import CheckpointError, EnvSpec
 from dreamer.world_model.model import MultimodalWorldModel, WorldModelConfig
@@ -86,7 +87,8 @@ def load_agent(directory: Path, device: torch.device) -> SavedAgent:
 
 
 def _world_model(raw: Mapping[str, Any]) -> WorldModelConfig:
-    return WorldModelConfig(**{**raw, "text": TextConfig(**raw["text"])})
+    own = {"text": TextConfig(**raw["text"]), "audio": AudioConfig(**raw["audio"])}
+    return WorldModelConfig(**{**raw, **own})
 
 
 def _policy(raw: Mapping[str, Any]) -> PolicyConfig:

@@ -12,6 +12,7 @@ from dreamer.intrinsic.empowerment import EmpowermentConfig
 from dreamer.intrinsic.icm import ICMConfig
 from dreamer.intrinsic.rewards import IntrinsicConfig
 from dreamer.meta_gradient import MetaConfig
+from dreamer.modalities.audio import AudioConfig
 from dreamer.modalities.text import TextConfig
 from dreamer.trainer import DreamerV3Trainer
 from dreamer.types import ActionSpec, Batch, EnvSpec, LatentState, ObsSpec
@@ -74,6 +75,7 @@ def world_config(**changes):
         "modality_dropout": 0.0,
         "embed_dim": "auto",
         "text": TextConfig(model="own", finetune=False, tokenizer="own"),
+        "audio": AudioConfig(features="waveform", rate="auto", bins=32),
     }
     return WorldModelConfig(**values | changes)
 

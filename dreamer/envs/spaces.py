@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, SupportsFloat
 
 import gymnasium as gym
 from gymnasium import spaces
@@ -80,7 +80,7 @@ def spec_of(env: gym.Env[Any, Any], view: View = EVERYTHING) -> EnvSpec:
 def codec_of(env: gym.Env[Any, Any], view: View = EVERYTHING) -> Codec:
     """Build the converters of an environment; arguments and errors as in `spec_of`."""
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    rate = int(env.metadata.get("audio_rate", 0))
+    rate = _audio_rate(env.metadata.get("audio_rate", 0), name)
     try:
         leaves = _observations(env.observation_space, view, name, rate)
     except ConfigError as error:  # about a modality
@@ -94,6 +94,14 @@ def codec_of(env: gym.Env[Any, Any], view: View = EVERYTHING) -> Codec:
 def modality(spec: ObsSpec) -> str:
     """The modality a key belongs to: categorical keys are encoded with the vectors."""
     return "vector" if spec.kind == "categorical" else spec.kind
+
+
+def _audio_rate(rate: object, name: str) -> int:
+    """Samples per second, 0 if unknown."""
+    number = float(rate) if isinstance(rate, SupportsFloat) else -1.0
+    if number.is_integer() and number >= 0:
+        return int(number)
+    raise EnvError(f"{name}: metadata['audio_rate'] is {rate!r}; allowed: a whole number of Hz")
 
 
 def _observations(space: gym.Space[Any], view: View, name: str, rate: int) -> list[Leaf]:

@@ -1,31 +1,56 @@
-"""Audio: strided convolutions over the waveform; its spectrum over time is what is reconstructed.
+"""Audio: convolutions over the waveform or over its mel bands; its spectrum is what is predicted.
 
-A waveform itself cannot be predicted: nothing fixes the phase of a tone. Its short-time spectrum
-says what is heard and when, and is compared on a logarithmic scale, as loudness is.
-
-Source: Allen 1977 for the short-time Fourier transform, Griffin and Lim 1984 for the way back.
+What is predicted is the same for both, because it is to be turned back into the units of the
+observation, and because losses of agents that hear differently can be compared then.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamer.modalities.mel import LEAST, LogMel, resampled
+from dreamer.modalities.spectrum import Spectrum, window_of
 from dreamer.nn.layers import MLP, Linear, NormedSiLU, init_weight
-from dreamer.types import SILENCE, ObsSpec, SizeLike
+from dreamer.types import SILENCE, ConfigError, ObsSpec, SizeLike, check_range
 
-STRIDE, KERNEL = 4, 9
+STRIDE, KERNEL = 4, 9  # over samples
+MEL_STRIDE, MEL_KERNEL = 2, 3  # over frames
 CHANNEL_FACTOR = 4
 SHORTEST = 8  # positions at which the convolutions stop
 LAYERS = 3
-LEAST_WINDOW, MOST_WINDOW = 16, 256
-LOUDNESS = 100.0  # amplitudes are told apart from a hundredth on
-ITERATIONS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """How sounds are heard.
+
+    Attributes:
+        features: What the encoder is given: the `waveform`, or the loudness of `mel` bands.
+        rate: Samples per second that a sound is resampled to before its mel bands are measured, or
+            `auto` for its own.
+        bins: Number of mel bands.
+    """
+
+    features: Literal["waveform", "mel"]
+    rate: int | Literal["auto"]
+    bins: int
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.features not in ("waveform", "mel"):
+            raise ConfigError("features", self.features, "waveform or mel")
+        if self.rate != "auto":
+            check_range("rate", self.rate, 1000, 192000)
+            if self.features == "waveform":
+                raise ConfigError("rate", self.rate, "auto, or features: mel")
+        check_range("bins", self.bins, 4, 256)
 
 
 def as_wave(value: Tensor) -> Tensor:
@@ -35,94 +60,27 @@ def as_wave(value: Tensor) -> Tensor:
     return value.float()
 
 
-def window_of(samples: int) -> int:
-    """Samples of one window: the power of two nearest to a quarter of all, 16 to 256.
-
-    Raises:
-        ValueError: The sound is shorter than a window.
-    """
-    if samples < LEAST_WINDOW:
-        raise ValueError(f"sound of {samples} samples; allowed: {LEAST_WINDOW} and more")
-    window = 2 ** round(math.log2(samples / 4))
-    return max(LEAST_WINDOW, min(MOST_WINDOW, window))
-
-
-class Spectrum:
-    """Short-time spectra of waveforms of one length, in half overlapping Hann windows.
-
-    Args:
-        samples: Length of a waveform.
-
-    Attributes:
-        window: Samples of a window. frames, bins: Of a spectrum.
-    """
-
-    def __init__(self, samples: int) -> None:
-        self.samples, self.window = samples, window_of(samples)
-        self.hop = self.window // 2
-        self.frames = 1 + math.ceil(samples / self.hop)
-        self.bins = self.window // 2 + 1
-
-    def loudness(self, wave: Tensor) -> Tensor:
-        """(..., samples) -> (..., frames, bins): log(1 + 100 amplitude)."""
-        return torch.log1p(LOUDNESS * self._transform(wave).abs())
-
-    @torch.no_grad()
-    def wave(self, loudness: Tensor) -> Tensor:
-        """(..., frames, bins) -> (..., samples) in [-1, 1] that sounds like it, from phase zero."""
-        amplitude = torch.expm1(loudness.clamp_min(0.0)) / LOUDNESS
-        phase = torch.zeros_like(amplitude)
-        for _ in range(ITERATIONS):
-            phase = self._transform(self._inverse(torch.polar(amplitude, phase))).angle()
-        return self._inverse(torch.polar(amplitude, phase)).clamp(-1.0, 1.0)
-
-    def _hann(self, like: Tensor) -> Tensor:
-        return torch.hann_window(self.window, device=like.device)
-
-    def _transform(self, wave: Tensor) -> Tensor:
-        """Complex (..., frames, bins), of which a sine of amplitude 1 has about 1."""
-        hann = self._hann(wave)
-        flat = functional.pad(wave.reshape(-1, self.samples), self._margins())
-        spectra = torch.stft(
-            flat, self.window, self.hop, window=hann, center=False, return_complex=True
-        )
-        spectra = spectra.transpose(1, 2) * (2.0 / hann.sum())
-        return spectra.reshape(*wave.shape[:-1], self.frames, self.bins)
-
-    def _inverse(self, spectra: Tensor) -> Tensor:
-        """Overlap-add; the windows sum to one, since neighbours overlap by half."""
-        hann = self._hann(spectra.real)
-        parts = torch.fft.irfft(spectra * (hann.sum() / 2.0), self.window)
-        flat = parts.reshape(-1, self.frames, self.window).transpose(1, 2)
-        left, right = self._margins()
-        length = left + self.samples + right
-        whole = functional.fold(flat, (1, length), (1, self.window), stride=(1, self.hop))
-        whole = whole.reshape(*spectra.shape[:-2], length)
-        return whole[..., left : left + self.samples]
-
-    def _margins(self) -> tuple[int, int]:
-        """Zeros before and after, so that every sample lies in two windows."""
-        total = (self.frames - 1) * self.hop + self.window
-        return self.hop, total - self.hop - self.samples
-
-
 class Conv(nn.Module):
     """Strided convolution over time, RMS norm over channels and SiLU.
 
     Args:
         inputs, outputs: Channels. generator: Source of the initial weights.
+        kernel: Odd. stride: Of positions.
     """
 
-    def __init__(self, inputs: int, outputs: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, generator: torch.Generator, *, kernel: int, stride: int
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, KERNEL))
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.activate = NormedSiLU(outputs)
-        init_weight(self.weight.data, KERNEL * inputs, 1.0, generator)
+        init_weight(self.weight.data, kernel * inputs, 1.0, generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M, C, samples) -> (M, C', ceil(samples / 4))."""
-        x = functional.conv1d(x, self.weight, self.bias, STRIDE, KERNEL // 2)
+        """(M, C, positions) -> (M, C', ceil(positions / stride))."""
+        x = functional.conv1d(x, self.weight, self.bias, self.stride, self.weight.shape[-1] // 2)
         flat = x.transpose(1, 2)
         return self.activate(flat.reshape(-1, flat.shape[-1])).view_as(flat).transpose(1, 2)
 
@@ -132,27 +90,30 @@ class AudioEncoder(nn.Module):
 
     Args:
         specs: Keys of this modality. size: Widths. generator: Source of the initial weights.
+        config: What is tuned.
 
     Raises:
         ValueError: A sound is too short.
+        ConfigError: For mel bands its rate is unknown or too low, or torchaudio is missing.
     """
 
     def __init__(
-        self, specs: Mapping[str, ObsSpec], size: SizeLike, generator: torch.Generator
+        self,
+        specs: Mapping[str, ObsSpec],
+        size: SizeLike,
+        generator: torch.Generator,
+        config: AudioConfig,
     ) -> None:
         super().__init__()
         self.keys = sorted(specs)
         self.stacks = nn.ModuleList()
         channels, self.tokens = size.depth * CHANNEL_FACTOR, 0
         for key in self.keys:
-            length = specs[key].shape[0]
-            window_of(length)  # refuses what is too short
-            widths = [1]
-            while length > SHORTEST:
-                length = -(-length // STRIDE)
-                widths.append(channels)
-            convs = (Conv(a, b, generator) for a, b in pairwise(widths))
-            self.stacks.append(nn.Sequential(*convs))
+            if config.features == "mel":
+                stack, length = _over_frames(log_mel(key, specs[key], config), channels, generator)
+            else:
+                stack, length = _over_samples(specs[key].shape[0], channels, generator)
+            self.stacks.append(stack)
             self.tokens += length
         self.out_dim = channels * self.tokens
 
@@ -165,6 +126,51 @@ class AudioEncoder(nn.Module):
             heard = stack(wave.reshape(-1, 1, wave.shape[-1]))
             parts.append(heard.transpose(1, 2).reshape(*lead, -1))
         return torch.cat(parts, -1)
+
+
+def log_mel(key: str, spec: ObsSpec, config: AudioConfig) -> LogMel:
+    """Mel bands of one key; errors as in `AudioEncoder`."""
+    where = f"observation {key}"
+    if not spec.rate:
+        allowed = (
+            "metadata['audio_rate'] of its environment, or world_model.audio.features waveform"
+        )
+        raise ConfigError(where, "a sound of unknown rate", allowed)
+    target = spec.rate if config.rate == "auto" else config.rate
+    samples = resampled(spec.shape[0], spec.rate, target)
+    if samples < LEAST:
+        found = f"{samples} samples at {target} Hz"
+        raise ConfigError(where, found, f"{LEAST} and more, see world_model.audio.rate")
+    return LogMel(spec.shape[0], rate=spec.rate, target=target, bins=config.bins)
+
+
+def _over_samples(
+    length: int, channels: int, generator: torch.Generator
+) -> tuple[nn.Sequential, int]:
+    """(M, 1, samples) -> (M, channels, positions), and how many positions."""
+    window_of(length)  # refuses what is too short
+    widths = [1]
+    while length > SHORTEST:
+        length = -(-length // STRIDE)
+        widths.append(channels)
+    convs = (Conv(a, b, generator, kernel=KERNEL, stride=STRIDE) for a, b in pairwise(widths))
+    return nn.Sequential(*convs), length
+
+
+def _over_frames(
+    mel: LogMel, channels: int, generator: torch.Generator
+) -> tuple[nn.Sequential, int]:
+    """(M, 1, samples) -> (M, channels, positions), and how many positions."""
+    length, strides = mel.frames, [1, 1]
+    while length > SHORTEST:
+        length = -(-length // MEL_STRIDE)
+        strides.append(MEL_STRIDE)
+    widths = [mel.bins, *[channels] * len(strides)]
+    convs = (
+        Conv(a, b, generator, kernel=MEL_KERNEL, stride=stride)
+        for (a, b), stride in zip(pairwise(widths), strides, strict=True)
+    )
+    return nn.Sequential(mel, nn.Flatten(1, 2), *convs), length
 
 
 class AudioDecoder(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamer.modalities import MODALITY_CONFIGS, by_modality, make_decoder, make_encoder
+from dreamer.modalities.audio import AudioConfig
 from dreamer.modalities.fusion import AttentionFusion, Sense, concatenate
 from dreamer.modalities.presence import Present, flags_of, sensed
 from dreamer.modalities.text import TextConfig
@@ -50,7 +51,7 @@ class WorldModelConfig:
         modality_dropout: Share of the sequences in which one modality, each as likely, is taken
             away in training, so that the agent bears a sensor that fails.
         embed_dim: Width of a linear projection of the fused code, or `auto` for none.
-        text: How texts are read.
+        text: How texts are read. audio: How sounds are heard.
     """
 
     size: str
@@ -64,6 +65,7 @@ class WorldModelConfig:
     modality_dropout: float
     embed_dim: int | Literal["auto"]
     text: TextConfig
+    audio: AudioConfig
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -120,6 +122,7 @@ class MultimodalWorldModel(nn.Module):
         self.spec, self.config = spec, config
         size = SIZES[config.size]
         groups, own = by_modality(spec.obs), {"text": (config.text,)}
+        heard = own | {"audio": (config.audio,)}  # no matter how: its spectrum is predicted
         self.flags = flags_of(groups, spec.obs)
         self.flags_by_modality = {
             name: [self.flags[key] for key in keys if key in self.flags]
@@ -135,7 +138,7 @@ class MultimodalWorldModel(nn.Module):
                     keys,
                     size,
                     init(seed, f"encoder/{name}"),
-                    *own.get(name, ()),
+                    *heard.get(name, ()),
                 )
                 for name, keys in groups.items()
             }

@@ -163,7 +163,10 @@ def check_spaces(spec: EnvSpec, env: EnvConfig) -> None:
 
 def words(spec: EnvSpec) -> str:
     """Spaces in a few words."""
-    seen = [f"{key} {'x'.join(map(str, obs.shape))}" for key, obs in spec.obs.items()]
+    seen = [
+        f"{key} {'x'.join(map(str, obs.shape))}{f' at {obs.rate} Hz' if obs.rate else ''}"
+        for key, obs in spec.obs.items()
+    ]
     sizes = "+".join(map(str, spec.action.sizes))
     return f"observations {', '.join(seen)} and {sizes} {spec.action.kind} actions"
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from dreamer.modalities.audio import Spectrum, as_wave
+from dreamer.modalities.audio import as_wave
+from dreamer.modalities.spectrum import Spectrum
 from dreamer.types import ObsSpec
 from pipeline.report.canvas import FAINT
 from pipeline.report.dream import Dream

@@ -22,8 +22,9 @@ from safetensors import safe_open
 
 from dreamer import checkpoint
 from dreamer.saved_agent import load_agent, save_agent
+from dreamer.types import ActionSpec, ConfigError, EnvSpec, ObsSpec
 from pipeline import cli
-from pipeline.commands import project, summary
+from pipeline.commands import agents, project, summary
 from pipeline.commands.settings import Wishes, resolve
 from pipeline.commands.train import default_folder, how_to_see_curves
 from pipeline.params import load_params, load_raw
@@ -35,6 +36,7 @@ from pipeline.tracking import SyncReport, TrackingError
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train", "evaluate", "play", "inspect", "use", "sync", "summary")
+PUSH = ActionSpec(kind="discrete", sizes=(2,))
 MADE = ("data", "models", "reports")
 NOTHING_SAID = Wishes(
     preset=None,
@@ -354,6 +356,21 @@ def test_an_environment_with_other_spaces_is_refused(trained, capsys):
         "actions'; allowed: an environment with observations vector 4 and 2 discrete actions, as "
         "the agent was trained for"
     ]
+
+
+def test_sounds_of_another_rate_are_another_sense(monkeypatch):
+    slow, fast = (
+        EnvSpec({"audio": ObsSpec(shape=(64,), dtype="uint8", kind="audio", rate=rate)}, PUSH)
+        for rate in (8000, 16000)
+    )
+    monkeypatch.setattr(agents, "observe_spec", lambda env: fast)
+    with pytest.raises(ConfigError) as caught:
+        agents.check_spaces(slow, load_params(ROOT / "params.yaml").env)
+    assert str(caught.value) == (
+        "--env: found 'CartPole-v1 with observations audio 64 at 16000 Hz and 2 discrete actions'; "
+        "allowed: an environment with observations audio 64 at 8000 Hz and 2 discrete actions, as "
+        "the agent was trained for"
+    )
 
 
 def test_playing_records_animations(trained, capsys, tmp_path):

@@ -327,7 +327,8 @@ collect: {steps: 1000, policy: random}
 replay: {capacity: 1000, batch_size: 16, seq_len: 16}
 world_model: {size: tiny, kl_scale: 1.0, free_nats: 1, recon_scale: 1.0, cont_scale: 1,
   discount_horizon: 100, world_lr: 4e-5, fusion: attention, modality_dropout: 0.0, embed_dim: auto,
-  text: {model: own, finetune: false, tokenizer: own}}
+  text: {model: own, finetune: false, tokenizer: own},
+  audio: {features: waveform, rate: auto, bins: 32}}
 pretrain: {updates: 5}
 imagination: {horizon: 15, starts: all}
 policy: {actor: ppo, clip_ratio: 0.2, epochs: 3, minibatches: 4, target_kl: 0.02,
@@ -367,6 +368,8 @@ def test_load_params(tmp_path):
         ("runtime.threads", 0, "1 to 256"),
         ("env.num_envs", 0, "1 to 4096"),
         ("world_model.embed_dim", "wide", "an integer or auto"),
+        ("world_model.audio.rate", 44, "1000 to 192000"),
+        ("world_model.audio.rate", 16000, "auto, or features: mel"),
         ("replay.capacity", 143, "at least 144, for a batch of 16 sequences of 16"),
         ("collect.steps", 143, "at least 144, for a batch of 16 sequences of 16"),
         ("train.env_steps", 999, "at least collect.steps, 1000"),

@@ -18,6 +18,7 @@ from dreamer.behavior.actor_critic import Actor
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import VectorEnv
 from dreamer.evaluation import play_episodes
+from dreamer.modalities.audio import AudioConfig
 from dreamer.modalities.text import TextConfig
 from dreamer.nn.noise import Noise
 from dreamer.types import ActionSpec, DataError, DreamerError, EnvError, EnvSpec, ObsSpec
@@ -77,6 +78,7 @@ def small_model(spec):
         modality_dropout=0.0,
         embed_dim="auto",
         text=TextConfig(model="own", finetune=False, tokenizer="own"),
+        audio=AudioConfig(features="waveform", rate="auto", bins=32),
     )
     return MultimodalWorldModel(spec, config, 0)
 

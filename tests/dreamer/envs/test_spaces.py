@@ -127,6 +127,15 @@ def test_a_waveform_beyond_one_is_refused():
         codec_of(Shouting())
 
 
+@pytest.mark.parametrize("rate", ["8 kHz", -1, 0.5])
+def test_a_rate_that_is_none_is_refused(monkeypatch, rate):
+    monkeypatch.setattr(Speaker, "metadata", {"audio_rate": rate})
+    with pytest.raises(
+        EnvError, match=r"Speaker: metadata\['audio_rate'\] is .*; allowed: a whole"
+    ):
+        codec_of(Speaker())
+
+
 @pytest.mark.parametrize(
     ("key", "name", "kind"),
     [

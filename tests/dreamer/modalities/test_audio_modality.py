@@ -1,31 +1,40 @@
 """Sound: spectra of known tones, the way back, and pitch that is learned from waveforms."""
 
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
+from builders import SMALL, assert_same, make_trainer, random_batch, snapshot, vector_spec
 from torch.nn import functional
 
 from dreamer.modalities.audio import (
-    LOUDNESS,
+    KERNEL,
+    STRIDE,
+    AudioConfig,
     AudioDecoder,
     AudioEncoder,
-    Spectrum,
     as_wave,
-    window_of,
 )
-from dreamer.nn.layers import Linear
+from dreamer.modalities.spectrum import LOUDNESS, Spectrum, window_of
+from dreamer.nn.layers import Linear, NormedSiLU, init_weight
 from dreamer.nn.optim import LaProp
-from dreamer.types import ObsSpec
+from dreamer.types import ConfigError, ObsSpec
 from dreamer.world_model.sizes import SIZES
 
 RATE = 8000
 TINY = SIZES["tiny"]
 
 
-def specs(samples=256, dtype="float32"):
-    return {"audio": ObsSpec(shape=(samples,), dtype=dtype, kind="audio", rate=RATE)}
+WAVEFORM = AudioConfig(features="waveform", rate="auto", bins=32)
+MEL = AudioConfig(features="mel", rate="auto", bins=32)
+needs_torchaudio = pytest.mark.skipif(not find_spec("torchaudio"), reason="torchaudio is an extra")
+HEARD = [WAVEFORM, pytest.param(MEL, marks=needs_torchaudio)]
+
+
+def specs(samples=256, dtype="float32", rate=RATE):
+    return {"audio": ObsSpec(shape=(samples,), dtype=dtype, kind="audio", rate=rate)}
 
 
 def tone(pitch, samples=256, amplitude=0.5, phase=0.0):
@@ -46,7 +55,7 @@ def test_windows_are_a_quarter_of_the_sound(samples, window):
 
 def test_a_sound_shorter_than_a_window_is_refused():
     with pytest.raises(ValueError, match="sound of 15 samples; allowed: 16 and more"):
-        AudioEncoder(specs(15), TINY, generator())
+        AudioEncoder(specs(15), TINY, generator(), WAVEFORM)
 
 
 @pytest.mark.parametrize("pitch", [500.0, 1000.0, 3000.0])
@@ -95,9 +104,12 @@ def test_uint8_is_silent_at_128():
     torch.testing.assert_close(wave, torch.tensor([-1.0, 0.0, 127 / 128]))
 
 
+@pytest.mark.parametrize("config", HEARD)
 @pytest.mark.parametrize("samples", [16, 256, 512, 2048])
-def test_shapes_for_any_lead(samples):
-    encoder = AudioEncoder(specs(samples), TINY, generator())
+def test_shapes_for_any_lead(samples, config):
+    encoder = AudioEncoder(specs(samples), TINY, generator(), config)
+    assert 1 <= encoder.tokens <= 8
+    assert encoder.out_dim % encoder.tokens == 0
     decoder = AudioDecoder(specs(samples), TINY, 40, generator())
     obs = {"audio": torch.randn(3, 2, samples, generator=generator()).clamp(-1, 1)}
     assert encoder(obs).shape == (3, 2, encoder.out_dim)
@@ -108,7 +120,7 @@ def test_shapes_for_any_lead(samples):
 
 def test_several_sounds_each_have_their_part():
     both = specs(64) | {"sound": ObsSpec(shape=(32,), dtype="uint8", kind="audio")}
-    encoder = AudioEncoder(both, TINY, generator())
+    encoder = AudioEncoder(both, TINY, generator(), WAVEFORM)
     obs = {
         "audio": torch.randn(5, 64, generator=generator()),
         "sound": torch.full((5, 32), 128, dtype=torch.uint8),
@@ -143,9 +155,11 @@ def heard(rows, noise, random):
     return wave + noise * torch.randn(rows, 256, generator=random), high
 
 
-def test_pitch_is_learned_from_waveforms():
+@pytest.mark.parametrize("config", HEARD)
+def test_pitch_is_learned(config):
+    """The bit of CueBits that is heard."""
     random = generator(1)
-    encoder = AudioEncoder(specs(), TINY, generator())
+    encoder = AudioEncoder(specs(), TINY, generator(), config)
     head = Linear(encoder.out_dim, 2, generator())
     optimizer = LaProp({"all": [*encoder.parameters(), *head.parameters()]})
     for _ in range(100):
@@ -172,3 +186,77 @@ def test_the_decoder_learns_what_a_feature_sounds_like():
     low, high = decoder(torch.eye(2))["audio"][:, 4]
     assert 3 <= int(low.argmax()) <= 7  # 125 Hz a bin: 400 to 800 Hz
     assert 12 <= int(high.argmax()) <= 20  # 1,600 to 2,400 Hz
+
+
+# How sounds are heard ----------------------------------------------------------------------------
+
+
+def test_the_waveform_is_heard_as_ever():
+    """The same bits as convolutions written out, their weights drawn in order."""
+    random, channels = generator(3), TINY.depth * 4
+    encoder = AudioEncoder(specs(100), TINY, generator(3), WAVEFORM)
+    wave = torch.randn(6, 100, generator=generator(4)).clamp(-1, 1)
+    x = wave[:, None]
+    for inputs in (1, channels):  # 100, 25, 7 positions
+        weight = torch.empty(channels, inputs, KERNEL)
+        init_weight(weight, KERNEL * inputs, 1.0, random)
+        x = functional.conv1d(x, weight, torch.zeros(channels), STRIDE, KERNEL // 2)
+        flat = x.transpose(1, 2).reshape(-1, channels)
+        x = NormedSiLU(channels)(flat).view(6, -1, channels).transpose(1, 2)
+    assert encoder.tokens == 7
+    assert torch.equal(encoder({"audio": wave}), x.transpose(1, 2).flatten(1))
+    names = [f"stacks.0.{layer}.{part}" for layer in (0, 1) for part in ("weight", "bias")]
+    assert set(names) < set(encoder.state_dict())
+
+
+@needs_torchaudio
+def test_mel_bands_of_bytes_are_those_of_the_numbers_they_stand_for():
+    codes = torch.randint(0, 256, (4, 512), dtype=torch.uint8, generator=generator())
+    code, wave = (
+        AudioEncoder(specs(512, dtype), TINY, generator(), MEL) for dtype in ("uint8", "float32")
+    )
+    assert torch.equal(code({"audio": codes}), wave({"audio": (codes.float() - 128) / 128}))
+
+
+@needs_torchaudio
+def test_a_sound_of_unknown_rate_has_no_mel_bands():
+    with pytest.raises(ConfigError) as caught:
+        AudioEncoder(specs(rate=0), TINY, generator(), MEL)
+    assert str(caught.value) == (
+        "observation audio: found 'a sound of unknown rate'; allowed: metadata['audio_rate'] of "
+        "its environment, or world_model.audio.features waveform"
+    )
+    low = AudioConfig(features="mel", rate=1000, bins=32)
+    with pytest.raises(ConfigError, match="found '8 samples at 1000 Hz'; allowed: 16 and more"):
+        AudioEncoder(specs(64), TINY, generator(), low)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"features": "mfcc"}, "features: found 'mfcc'; allowed: waveform or mel"),
+        ({"rate": 16000}, "rate: found 16000; allowed: auto, or features: mel"),
+        ({"rate": 100}, "rate: found 100; allowed: 1000 to 192000"),
+        ({"bins": 3}, "bins: found 3; allowed: 4 to 256"),
+    ],
+)
+def test_settings_that_say_nothing_are_refused(changes, line):
+    with pytest.raises(ConfigError, match=line):
+        AudioConfig(**{"features": "waveform", "rate": "auto", "bins": 32} | changes)
+
+
+@needs_torchaudio
+def test_an_agent_learns_from_mel_bands_and_resumes_to_the_bit(monkeypatch):
+    monkeypatch.setitem(SIZES, "tiny", SMALL)
+    spec = vector_spec(3, discrete=(2,), **specs(64, "uint8"))
+
+    def learn(trainer, updates):
+        for index in updates:
+            result = trainer.update_step(random_batch(spec, 2, 4, seed=index), index, 1.0)
+        return trainer.read(result.metrics)
+
+    trainer, resumed = (make_trainer(spec, world={"audio": MEL}, hierarchy=True) for _ in range(2))
+    learn(trainer, range(2))
+    resumed.load_state_dict(snapshot(trainer.state_dict()))
+    assert learn(resumed, (2, 3)) == learn(trainer, (2, 3))
+    assert_same(snapshot(resumed.state_dict()), snapshot(trainer.state_dict()))

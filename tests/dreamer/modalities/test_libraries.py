@@ -1,8 +1,10 @@
 """Packages of the senses: missed with one line; torchaudio works without its native library."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +89,21 @@ def test_what_is_missing_is_named_with_its_extra(monkeypatch, name, line):
     extra = "audio" if name == "torchaudio" else "text"
     assert str(caught.value).startswith(line)
     assert str(caught.value).endswith(f"pip install 'dreamer-pipeline[{extra}]'")
+
+
+def test_an_agent_that_hears_waveforms_and_reads_nothing_imports_none():
+    code = """
+import sys
+from builders import SMALL, audio, generator, vector_spec, world_config
+from dreamer.world_model.model import MultimodalWorldModel
+MultimodalWorldModel(vector_spec(3, discrete=(2,), audio=audio(64)), world_config(), 0)
+found = {"torchaudio", "transformers", "tokenizers"} & sys.modules.keys()
+assert not found, found
+"""
+    tests = str(Path(__file__).parents[2])
+    path = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environ = os.environ | {"PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environ)
 
 
 ORDERS = {

@@ -36,6 +36,7 @@ EXAMPLES = {
 
 
 OWN = {"text": (world_config().text,)}  # sections of the configuration
+HEARD = OWN | {"audio": (world_config().audio,)}
 
 
 def test_there_is_an_example_of_every_modality():
@@ -224,7 +225,7 @@ def test_an_encoder_that_cannot_be_cut_into_tokens_is_refused(enter):
 def test_contract(name, lead):
     specs, config = EXAMPLES[name], MODALITY_CONFIGS[name]
     obs = random_obs(vector_spec(continuous=1, **specs), lead)
-    encoder = config.encoder_type(specs, SMALL, generator(), *OWN.get(name, ()))
+    encoder = config.encoder_type(specs, SMALL, generator(), *HEARD.get(name, ()))
     embed = encoder(obs)
     assert embed.shape == (*lead, encoder.out_dim)
     assert embed.dtype == torch.float32
@@ -243,7 +244,7 @@ def test_order_of_keys_changes_nothing(name):
     turned = dict(reversed(specs.items()))
     obs = random_obs(vector_spec(continuous=1, **specs), (2,))
     one, other = (
-        config.encoder_type(each, SMALL, generator(), *OWN.get(name, ()))
+        config.encoder_type(each, SMALL, generator(), *HEARD.get(name, ()))
         for each in (specs, turned)
     )
     assert torch.equal(one(obs), other(dict(reversed(obs.items()))))
