@@ -71,19 +71,26 @@ def load_agent(directory: Path, device: torch.device) -> SavedAgent:
     """Read an agent.
 
     Raises:
-        CheckpointError: If it is missing, damaged, or no agent.
+        CheckpointError: If it is missing, damaged, no agent, or one of another version of this
+            program, whose configuration had other keys.
     """
     tensors, meta = checkpoint.read(directory, device)
     if meta.get("kind") != "agent":
         raise CheckpointError(f"{directory}: found {meta.get('kind')!r}, needed an agent")
-    spec = EnvSpec.from_json(meta["spec"])
-    model = MultimodalWorldModel(spec, _world_model(meta["world_model"]), seed=0).to(device)
-    policy = _policy(meta["policy"])
-    behavior, intrinsic = make_behavior(model, policy, _intrinsic(meta["intrinsic"]), seed=0)
+    try:
+        spec, env = EnvSpec.from_json(meta["spec"]), EnvConfig(**meta["env"])
+        world_model, policy = _world_model(meta["world_model"]), _policy(meta["policy"])
+        rewards = _intrinsic(meta["intrinsic"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory}: the agent was saved by another version of this program: {error}"
+        ) from None
+    model = MultimodalWorldModel(spec, world_model, seed=0).to(device)
+    behavior, intrinsic = make_behavior(model, policy, rewards, seed=0)
     _load(directory, model, "model.", tensors)
     _load(directory, behavior, "behavior.", tensors)
     _load(directory, intrinsic, "intrinsic.", tensors)
-    return SavedAgent(model, behavior, intrinsic, EnvConfig(**meta["env"]), meta["facts"])
+    return SavedAgent(model, behavior, intrinsic, env, meta["facts"])
 
 
 def _world_model(raw: Mapping[str, Any]) -> WorldModelConfig:
