@@ -13,19 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.report.tables import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-    from numpy import ndarray
 
 # Told apart with every kind of colour vision (Okabe and Ito, "Color Universal Design", 2008).
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
+YELLOW = "#F0E442"
 INK, FAINT, EDGE = "#333333", "#999999", "#E5E5E5"
+CLASSES = (*COLOURS, YELLOW, INK)  # colours of up to eight classes
 
 GRID = 128  # places a pixel
 # Where a cell of it begins: away from what is laid out in whole, halves or thirds of pixels.
@@ -89,7 +92,7 @@ def settle(figure: Figure) -> None:
         axes.set_position((*start, end[0] - start[0], end[1] - start[1]))
 
 
-def _snap(point: ndarray, figure: Figure) -> tuple[float, float]:
+def _snap(point: np.ndarray, figure: Figure) -> tuple[float, float]:
     """Move a point, in shares of the figure or of a part of it, by a hundredth of a pixel."""
     width, height = (float(side) for side in figure.bbox.size * GRID)
     x, y = (float(share) for share in point)
@@ -101,6 +104,15 @@ def short_numbers(axis: Axis) -> None:
     from matplotlib.ticker import EngFormatter
 
     axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def class_colours(classes: int) -> list[Any]:
+    """A colour for each class, told apart with every kind of colour vision."""
+    if classes <= len(CLASSES):
+        return list(CLASSES[:classes])
+    from matplotlib import colormaps
+
+    return list(colormaps["viridis"](np.linspace(0.0, 1.0, classes)))
 
 
 def say(axes: Axes, text: str) -> None:
@@ -122,7 +134,7 @@ def placard(path: Path, text: str) -> None:
         axes.spines[:].set_visible(False)
 
 
-def show_image(axes: Axes, image: ndarray, **style: Any) -> None:  # noqa: ANN401
+def show_image(axes: Axes, image: np.ndarray, **style: Any) -> None:  # noqa: ANN401
     """Fill axes with an image (height, width[, channels]); `style` goes to `imshow`."""
     if image.ndim == 3 and image.shape[2] != 3:
         image = image[..., -1]  # one channel, or a stack of which the last is the newest

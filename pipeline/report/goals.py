@@ -11,7 +11,16 @@ import numpy as np
 
 from dreamer.types import ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel
-from pipeline.report.canvas import BLUE, COLOURS, FAINT, INK, ORANGE, picture, placard, show_image
+from pipeline.report.canvas import (
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    class_colours,
+    picture,
+    placard,
+    show_image,
+)
 from pipeline.report.dream import spread_out
 from pipeline.report.pursuit import Pursuit, decode_goals
 from pipeline.report.recording import Recording
@@ -24,7 +33,6 @@ WIDTH = 11.0  # inches
 COLUMNS, SIDE = 8, 1.3  # goals shown as images, and how large at most
 CURVES = 6  # entries drawn as curves; keys with more entries than that become heat maps
 BANDS = 24  # entries of a heat map
-CLASSES = (*COLOURS, "#F0E442", INK)  # colours of up to eight classes of a code
 LEGEND = 8
 NUMBERED = 30  # goals whose codes are written out
 RULED = 120  # goals between which there is a line
@@ -201,15 +209,6 @@ def _codes(axes: Axes, pursuit: Pursuit) -> None:
     axes.set(ylim=(groups, 0), yticks=[], ylabel="code")
     axes.set_title(f"goal code: {groups} choices among {classes}", loc="left")
     axes.grid(visible=False)
-
-
-def class_colours(classes: int) -> list[Any]:
-    """A colour for each class, told apart with every kind of colour vision."""
-    if classes <= len(CLASSES):
-        return list(CLASSES[:classes])
-    from matplotlib import colormaps
-
-    return list(colormaps["viridis"](np.linspace(0.0, 1.0, classes)))
 
 
 def _readable(rgb: Sequence[float]) -> str:

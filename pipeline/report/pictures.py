@@ -14,6 +14,7 @@ from dreamer.types import EnvSpec, ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel
 from pipeline.report.canvas import BLUE, FAINT, GREEN, INK, ORANGE, picture
 from pipeline.report.dream import REWARD, Dream, dream
+from pipeline.report.grids import grid_height, grid_rows
 from pipeline.report.recording import Recording
 from pipeline.report.sounds import sound_height, sound_rows
 from pipeline.report.strips import image_height, image_rows
@@ -40,6 +41,7 @@ class Rows(NamedTuple):
 
 ROWS = {
     "image": Rows(image_height, image_rows),
+    "grid": Rows(grid_height, grid_rows),
     "audio": Rows(sound_height, sound_rows),
     "text": Rows(text_height, text_rows),
 }
@@ -58,10 +60,10 @@ def imagined_against_real(
 
     The model sees the first `context` observations and then only the recorded actions. Next to that
     stands what it reconstructs if it sees all of them, which tells whether a mistake is one of
-    foresight. Of images about ten moments are shown, of sounds the spectrum over time, of texts the
-    words; up to eleven entries of the vectors (those that vary most) and the reward are curves of
-    several sampled futures and their mean. Reconstructions of these are left out where the picture
-    has nothing else: before the end of the context the futures are reconstructions, too.
+    foresight. Of images and grids about ten moments are shown, of sounds the spectrum over time, of
+    texts the words; up to eleven entries of the vectors (those that vary most) and the reward are
+    curves of several sampled futures and their mean. Reconstructions of these are left out where
+    the picture has nothing else: before the end of the context the futures are reconstructions.
 
     Args:
         path_png: Where to. model: On the device of `noise`. recording: Of its environment.
@@ -142,7 +144,8 @@ def _curves(
         _curve(axes, truth, imagined, categorical=key in categories)
         if reconstructed:
             again = _entry(window.reconstructed[key], index)
-            axes.plot(again, color=GREEN, lw=1.2, ls="--", label="reconstructed")
+            style = _style(categorical=key in categories)
+            axes.plot(again, color=GREEN, lw=1.2, ls="--", label="reconstructed", drawstyle=style)
         axes.set_title(name)
         axes.axvline(window.context - 0.5, color=FAINT, lw=1, ls=":")
     for axes in flat[len(panels) :]:
@@ -159,7 +162,7 @@ def _across(panels: Sequence[object]) -> int:
 
 
 def _curve(axes: Axes, truth: np.ndarray, imagined: np.ndarray, *, categorical: bool) -> None:
-    style = "steps-mid" if categorical else "default"
+    style = _style(categorical=categorical)
     for i, future in enumerate(imagined):
         label = f"{len(imagined)} sampled futures" if i == 0 else None
         axes.plot(future, color=ORANGE, lw=0.7, alpha=0.55, label=label, drawstyle=style)
@@ -167,6 +170,11 @@ def _curve(axes: Axes, truth: np.ndarray, imagined: np.ndarray, *, categorical: 
         axes.plot(imagined.mean(0), color=ORANGE, lw=2, label="their mean")
     axes.plot(truth, color=BLUE, lw=1.6, label="truth", drawstyle=style)
     axes.margins(x=0.02)
+
+
+def _style(*, categorical: bool) -> str:
+    """Between two classes there is nothing."""
+    return "steps-mid" if categorical else "default"
 
 
 def _entry(values: np.ndarray, index: int) -> np.ndarray:

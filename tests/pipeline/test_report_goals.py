@@ -20,12 +20,11 @@ from dreamer.types import ActionSpec, EnvSpec, ObsSpec
 from dreamer.world_model.model import MultimodalWorldModel
 from pipeline.dvc_file import dvc_yaml
 from pipeline.params import EvaluateConfig, parse_yaml
-from pipeline.report.canvas import BLUE, COLOURS, ORANGE, placard
+from pipeline.report.canvas import BLUE, COLOURS, ORANGE, class_colours, placard
 from pipeline.report.goals import (
     BANDS,
     Track,
     choose_tracks,
-    class_colours,
     goals_picture,
 )
 from pipeline.report.pursuit import GoalLog, Pursuit, decode_goals

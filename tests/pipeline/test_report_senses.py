@@ -9,6 +9,7 @@ from builders import (
     CPU,
     audio,
     categorical,
+    grid,
     image,
     policy_config,
     random_action,
@@ -26,6 +27,7 @@ from dreamer.world_model.model import MultimodalWorldModel
 from pipeline.report.canvas import BLUE, COLOURS, GREEN
 from pipeline.report.dream import Dream, dream
 from pipeline.report.goals import goals_picture
+from pipeline.report.grids import cell_colours, layers, occurring
 from pipeline.report.listening import attention_picture, listen, relative, shares_of
 from pipeline.report.pictures import imagined_against_real
 from pipeline.report.pursuit import Pursuit
@@ -38,6 +40,7 @@ FLAG = ObsSpec(shape=(1,), dtype="uint8", kind="flag")
 SENSES = {
     "camera": image(8, 6),
     "class": categorical(1, classes=3),
+    "room": grid(4, 3, 5, 14),
     "said": text(24),
     "sound": audio(64),
 }
@@ -109,6 +112,7 @@ def test_a_reconstruction_sees_its_row_and_those_before():
     assert {key: value.shape for key, value in window.reconstructed.items()} == {
         "camera": (9, 8, 6, 3),
         "class": (9, 1),
+        "room": (9, 4, 3, 2),
         "said": (9, 24),
         "sound": (9, 64),
         "v0": (9, 2),
@@ -164,6 +168,28 @@ def test_the_difference_is_a_share_of_the_range():
     other[0, 0, 1] = 255, 0, 0
     assert difference(black, other).tolist() == [[[0.0, pytest.approx(1 / 3)]]]
     assert np.array_equal(difference(other, black), difference(black, other))
+
+
+# Grids ------------------------------------------------------------------------------------------
+
+
+def test_layers_in_which_nothing_is_to_be_told_apart_are_left_out():
+    room, other = np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2, 2, 3), np.uint8)
+    room[..., 0] = 2
+    assert [each.layer for each in layers(window_of("r", room), "r", grid(2, 2, 3, 4, 5))] == [0]
+    other[..., 0] = 2
+    other[3, 1, 0, 2] = 4  # imagined alone
+    (cells,) = layers(window_of("r", room, imagined=other), "r", grid(2, 2, 3, 4, 5))
+    assert (cells.layer, cells.classes, occurring(cells)) == (2, 5, [0, 4])
+    assert np.array_equal(cells.imagined, other[..., 2])
+    assert np.array_equal(cells.real, room[..., 2])
+
+
+@pytest.mark.parametrize("classes", [1, 12, 13, 14, 40])
+def test_classes_of_cells_have_colours_of_their_own(classes):
+    found = cell_colours(classes)
+    assert found.shape == (classes, 3)
+    assert len(np.unique(found, axis=0)) == classes
 
 
 # Sounds -----------------------------------------------------------------------------------------
@@ -260,8 +286,8 @@ def test_shares_are_sums_over_the_heard_and_means_over_the_listening():
 def test_an_episode_is_listened_to_row_by_row_whatever_its_length():
     model, recording = stirred(ALL), recording_of(ALL, 70)
     heard = listen(model, model.fusion, recording)
-    assert heard.senses == ("audio", "image", "text", "vector")
-    assert heard.shares.shape == (70, 4, 4)
+    assert heard.senses == ("audio", "grid", "image", "text", "vector")
+    assert heard.shares.shape == (70, 5, 5)
     np.testing.assert_allclose(heard.shares.sum(-1), 1.0, rtol=1e-5)
     last = {key: torch.from_numpy(value[69:]) for key, value in recording.obs.items()}
     with torch.no_grad():
@@ -276,7 +302,7 @@ def test_what_attention_adds_is_measured_against_the_code():
     width = next(iter(fusion().values()))
     added[:, : width.tokens * width.width] = 1.0
     found = relative(added, plain, model_of(ALL).fusion)
-    torch.testing.assert_close(found, torch.tensor([0.5, 1.0, 1.0, 1.0]))
+    torch.testing.assert_close(found, torch.tensor([0.5, 1.0, 1.0, 1.0, 1.0]))
     untrained = model_of(ALL)
     assert not listen(untrained, untrained.fusion, recording_of(ALL, 4)).effect.any()
     model = stirred(ALL)
@@ -323,10 +349,10 @@ def test_all_is_drawn_with_the_same_bytes_again(tmp_path):
         with Image.open(one) as picture:
             assert picture.info.keys() <= {"dpi"}
             assert picture.width == 1320
-    assert set(COLOURS[:4]) <= colours(tmp_path / "la.png")
+    assert set(COLOURS[:5]) <= colours(tmp_path / "la.png")
 
 
-@pytest.mark.parametrize("key", ["camera", "said", "sound"])
+@pytest.mark.parametrize("key", ["camera", "room", "said", "sound"])
 def test_each_sense_alone_is_drawn(tmp_path, key):
     spec = EnvSpec({key: SENSES[key]}, ALL.action)
     recording, model = recording_of(spec, 2), model_of(spec)
