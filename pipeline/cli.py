@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: From argparse, and from a stage that a signal stopped (128 + signal).
     """
     args = _parse(argv)
+    if "" not in sys.path:  # `--env module:Id` may lie in the current folder, as for `python -m`
+        sys.path.append("")
     try:
         for line in _lines(args):
             print(line, flush=True)
