@@ -12,7 +12,7 @@ from torch import Tensor
 from dreamer.modalities.presence import withhold
 from dreamer.nn.distributions import OneHotActions
 from dreamer.nn.noise import Noise
-from dreamer.types import ActionSpec, LatentState, Policy, Rows
+from dreamer.types import ActionSpec, EnvError, LatentState, Policy, Rows
 from dreamer.world_model.model import MultimodalWorldModel
 
 
@@ -59,8 +59,14 @@ class Agent:
 
         Returns:
             (num_envs, A) float32, zero on `is_last` rows.
+
+        Raises:
+            EnvError: The rows lack what the model observes.
         """
-        device = self.prev_action.device
+        device, lacking = self.prev_action.device, self.model.spec.obs.keys() - rows.keys()
+        if lacking:
+            allowed = f"all of {list(self.model.spec.obs)}, which the agent observes"
+            raise EnvError(f"rows: found no {', '.join(sorted(lacking))}; allowed: {allowed}")
         obs = {key: torch.from_numpy(rows[key]).to(device) for key in self.model.spec.obs}
         is_first = torch.from_numpy(rows["is_first"]).to(device)
         groups = self.model.rssm.size.groups

@@ -11,7 +11,7 @@ from dreamer.agent import Agent
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import EpisodeStats, VectorEnv
 from dreamer.nn.noise import Noise
-from dreamer.types import Policy, Rows
+from dreamer.types import EnvError, Policy, Rows
 from dreamer.world_model.model import MultimodalWorldModel
 
 Watch = Callable[[Rows, np.ndarray, Agent], None]
@@ -41,8 +41,15 @@ def play_episodes(
 
     Returns:
         One entry per episode, ordered by environment and episode.
+
+    Raises:
+        EnvError: The environment has other spaces than the one that the model learned from.
     """
     envs = VectorEnv(env, seed)
+    if envs.spec != model.spec:
+        envs.close()
+        allowed = f"{model.spec.words}, which the agent was trained for"
+        raise EnvError(f"{env.id}: found {envs.spec.words}; allowed: {allowed}")
     noise = Noise(seed, next(model.parameters()).device)
     agent = Agent(
         model, policy, envs.num_envs, noise, stream="evaluate", choice=choice, withheld=withheld

@@ -94,6 +94,14 @@ class ObsSpec:
     layers: tuple[int, ...] = ()
     module: str = field(default="", compare=False)
 
+    @property
+    def words(self) -> str:
+        """Shape and what else tells it from others, for errors."""
+        more = {" of {} classes": self.classes, " at {} Hz": self.rate, " of {}": self.layers}
+        told = "".join(text.format(x) for text, x in more.items() if x)
+        dtype = "" if self.dtype == "float32" else f" {self.dtype}"
+        return "x".join(map(str, self.shape)) + dtype + told
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpec:
@@ -127,6 +135,13 @@ class EnvSpec(NamedTuple):
 
     obs: dict[str, ObsSpec]
     action: ActionSpec
+
+    @property
+    def words(self) -> str:
+        """Observations and actions in a few words, for errors."""
+        seen = ", ".join(f"{key} {obs.words}" for key, obs in self.obs.items())
+        sizes = "+".join(map(str, self.action.sizes))
+        return f"observations {seen} and {sizes} {self.action.kind} actions"
 
     def to_json(self) -> dict[str, Any]:
         """What JSON can hold, for manifests and saved agents."""

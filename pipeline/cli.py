@@ -255,7 +255,7 @@ def _train_arguments(parser: _Parser) -> None:
     add(
         "--multimodal",
         action="store_true",
-        help="keep every modality; without it the first image, or the vectors, are used alone",
+        help="keep every modality; without it the first image, or all but texts and sounds",
     )
     add(
         "--checkpoint",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamer.nn.layers import BlockLinear, Linear, NormedLinear, NormedSiLU, init_weight
-from dreamer.types import ObsSpec, SizeLike
+from dreamer.types import ConfigError, ObsSpec, SizeLike
 
 CHANNEL_FACTORS = (2, 3, 4, 4)
 KERNEL = 5
@@ -49,14 +49,16 @@ def channels_of(specs: Mapping[str, ObsSpec]) -> tuple[int, int, int]:
     """Height, width and summed channels of image keys.
 
     Raises:
-        ValueError: If resolutions differ or are below 6 pixels.
+        ConfigError: If resolutions differ or are below 6 pixels.
     """
-    sizes = {spec.shape[:2] for spec in specs.values()}
+    what, sizes = f"images {sorted(specs)}", sorted({spec.shape[:2] for spec in specs.values()})
     if len(sizes) != 1:
-        raise ValueError(f"images {sorted(specs)} differ in resolution: {sorted(sizes)}")
-    height, width = sizes.pop()
+        allowed = "one resolution; choose others by env.active_modalities, or as grid or vector"
+        raise ConfigError(what, sizes, allowed)
+    height, width = sizes[0]
     if min(height, width) < 2 * LEAST_RESOLUTION:
-        raise ValueError(f"images {sorted(specs)} are {height}x{width}; allowed: 6x6 and more")
+        allowed = "6x6 and more; a smaller one may be a vector (env.modalities)"
+        raise ConfigError(what, f"{height}x{width}", allowed)
     return height, width, sum(spec.shape[2] for spec in specs.values())
 
 

@@ -157,18 +157,8 @@ def check_spaces(spec: EnvSpec, env: EnvConfig) -> None:
     """
     found = observe_spec(env)
     if found != spec:
-        allowed = f"an environment with {words(spec)}, as the agent was trained for"
-        raise ConfigError("--env", f"{env.id} with {words(found)}", allowed)
-
-
-def words(spec: EnvSpec) -> str:
-    """Spaces in a few words."""
-    seen = [
-        f"{key} {'x'.join(map(str, obs.shape))}{f' at {obs.rate} Hz' if obs.rate else ''}"
-        for key, obs in spec.obs.items()
-    ]
-    sizes = "+".join(map(str, spec.action.sizes))
-    return f"observations {', '.join(seen)} and {sizes} {spec.action.kind} actions"
+        allowed = f"an environment with {spec.words}, as the agent was trained for"
+        raise ConfigError("--env", f"{env.id} with {found.words}", allowed)
 
 
 def frames_per_second(env: EnvConfig, seed: int) -> int:

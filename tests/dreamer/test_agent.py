@@ -15,7 +15,7 @@ from dreamer.exchange import make_batch
 from dreamer.nn.noise import Noise
 from dreamer.replay import ReplayConfig, SequenceReplayBuffer
 from dreamer.replay.rows import row_fields
-from dreamer.types import ActionSpec, LatentState
+from dreamer.types import ActionSpec, EnvError, LatentState
 from dreamer.world_model.sizes import SIZES, latent_fields
 
 assert counter_env.SPACES  # importing it registers the environment
@@ -97,6 +97,16 @@ def test_acting_equals_the_learners_scan_over_the_recorded_rows(action, hierarch
                 got.deter[t], want.deter[env], rtol=tolerance, atol=tolerance
             )
             assert torch.equal(got.stoch[t], want.stoch[env])
+
+
+def test_rows_that_lack_a_key_are_refused_by_its_name():
+    envs = envs_of()
+    rows = envs.reset()
+    envs.close()
+    agent = agent_of(trainer_of(envs))
+    del rows["image"]
+    with pytest.raises(EnvError, match=r"rows: found no image; allowed: all of \['choice', 'im"):
+        agent.act(rows, 0)
 
 
 def test_recorded_actions_lead_to_the_rows_that_follow():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import counter_env
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from builders import SMALL, assert_same, make_trainer, snapshot
 from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import EpisodeStats, VectorEnv
 from dreamer.evaluation import mean_return, play_episodes
+from dreamer.types import EnvError, EnvSpec
 from dreamer.world_model.sizes import SIZES
 
 assert counter_env.SPACES  # importing it registers the environment
@@ -42,6 +45,21 @@ def _trainer(request):
 def play(trainer, config=None, **changes):
     values = {"episodes": 7, "seed": 5, "choice": "sample"} | changes
     return play_episodes(trainer.model, trainer.behavior.policy, config or config_of(), **values)
+
+
+def test_another_rate_of_a_sound_is_told(trainer):
+    """Equal arrays, which the agent would hear an octave lower."""
+    config = replace(config_of(), id="counter_env:Counter-v0?keys=sound")
+    envs = VectorEnv(config, 0)
+    envs.close()
+    slower = replace(envs.spec.obs["sound"], rate=4000)
+    trainer.model.spec = EnvSpec({"sound": slower}, envs.spec.action)
+    message = (
+        r"keys=sound: found observations sound 6 uint8 at 8000 Hz and 3 discrete actions; "
+        r"allowed: observations sound 6 uint8 at 4000 Hz and 3 discrete actions, which"
+    )
+    with pytest.raises(EnvError, match=message):
+        play(trainer, config)
 
 
 @pytest.mark.parametrize("choice", ["sample", "mode"])

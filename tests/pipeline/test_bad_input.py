@@ -21,6 +21,9 @@ from pipeline.stages.session import Session
 ROOT = Path(__file__).parents[2]
 STAGES = {"pretrain": pretrain, "train": train, "evaluate": evaluate}
 PARAMS = (ROOT / "params.yaml").read_text()
+AFTER = (
+    PARAMS[: PARAMS.index("policy:")].count("\n") + 2
+)  # number of the line after `policy: random`
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +117,13 @@ def test_a_log_level_of_the_environment(capsys, monkeypatch):
         ("env.num_envs=0", "env.num_envs: found 0; allowed: 1 to "),
         ("env.id=", "env.id: found None; allowed: text"),
         ("env.active_modalities=some", "env.active_modalities: found 'some'"),
+        ("env.modalities=vector", "env.modalities: found 'vector'; allowed: a mapping"),
+        ("env.modalities={image: 3}", "env.modalities.image: found 3; allowed: text"),
+        ("env.modalities={image: ''}", "env.modalities.image: found ''; allowed: a modality"),
+        (
+            "env.modalities.image=grid",
+            "env.modalities.image: found 'an unknown key'; allowed: ",
+        ),
         ("policy.actor=sac", "policy.actor: found 'sac'; allowed: "),
         ("policy.clip_ratio=-0.1", "policy.clip_ratio: found -0.1; allowed: "),
         ("policy.clip_ratio=.nan", "policy.clip_ratio: found nan; allowed: "),
@@ -182,8 +192,11 @@ def without(text, key):
         (without(PARAMS, "  clip_ratio"), "policy.clip_ratio: found 'nothing'; allowed: a number"),
         (without(PARAMS, "seed"), "seed: found 'nothing'; allowed: an integer"),
         (PARAMS.replace("seed: 0", "seed: off"), "seed: found 'off'; allowed: an integer"),
-        (PARAMS.replace("policy:", "policy: {"), 'params.yaml: found "line 15, column 7: '),
-        (PARAMS.replace("policy:", "policy"), 'params.yaml: found "line 15, column 1: could not'),
+        (PARAMS.replace("policy:", "policy: {"), f'params.yaml: found "line {AFTER}, column 7: '),
+        (
+            PARAMS.replace("policy:", "policy"),
+            f'params.yaml: found "line {AFTER}, column 1: could ',
+        ),
         (PARAMS + "\tx: 1\n", 'params.yaml: found "line '),
         ("", "params.yaml: found None; allowed: a mapping of sections"),
         ("- seed\n", "params.yaml: found ['seed']; allowed: a mapping of sections"),
@@ -276,6 +289,25 @@ def test_unknown_environments(capsys, env, expected):
     if env.startswith("dmc_"):
         pytest.importorskip("dm_control")
     assert expected in mistake(capsys, "train", "--env", env)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "expected"),
+    [
+        ("{smell: vector}", "allowed: keys ['count', 'floats']"),
+        ("{floats: touch}", "observation 'floats': found 'touch'; allowed: one of ['audio', "),
+        (
+            "{floats: 'mine:touch'}",
+            "found \"mine:touch (No module named 'mine')\"; allowed: an imp",
+        ),
+        ("{floats: image}", "observation 'floats' as image: found 'a Box of shape (8, 8, 3) and "),
+    ],
+)
+def test_modalities_that_cannot_be(capsys, modalities, expected):
+    words = ["--env", "Counter-v0?keys=count,floats", "--set", f"env.modalities={modalities}"]
+    line = mistake(capsys, "train", *words)
+    assert line.startswith("Counter-v0: ")
+    assert expected in line
 
 
 @pytest.mark.parametrize(

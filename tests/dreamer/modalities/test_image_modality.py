@@ -8,6 +8,7 @@ from builders import SMALL, generator, image
 from torch.nn import functional
 
 from dreamer.modalities.image import Conv, ImageDecoder, ImageEncoder
+from dreamer.types import ConfigError
 from dreamer.world_model.sizes import SIZES, Size
 
 FEAT = SMALL.deter + SMALL.groups * SMALL.classes
@@ -125,9 +126,9 @@ def test_keys_share_the_resolution_and_are_split_again():
 
 
 def test_images_of_different_or_too_small_resolutions_are_refused():
-    with pytest.raises(ValueError, match="differ in resolution"):
+    with pytest.raises(ConfigError, match=r"'b'\]: found \[\(8, 8\), \(8, 9\)\]; allowed: one "):
         ImageEncoder({"a": image(8, 8), "b": image(8, 9)}, SMALL, generator())
-    with pytest.raises(ValueError, match="5x64; allowed: 6x6"):
+    with pytest.raises(ConfigError, match="found '5x64'; allowed: 6x6"):
         ImageEncoder({"a": image(5, 64)}, SMALL, generator())
 
 
