@@ -136,7 +136,7 @@ def _curves(
         f"{left_out}"
     )
     flat = grid.ravel()
-    categories = {key for key, spec in specs.items() if spec.kind == "categorical"}
+    categories = {key for key, spec in specs.items() if spec.kind in ("categorical", "grid")}
     for axes, (key, index) in zip(flat, panels, strict=False):
         name = key if window.truth[key][0].size == 1 else f"{key}[{index}]"
         truth, imagined = _entry(window.truth[key], index), _entries(window.imagined[key], index)
