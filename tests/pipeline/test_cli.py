@@ -367,9 +367,9 @@ def test_sounds_of_another_rate_are_another_sense(monkeypatch):
     with pytest.raises(ConfigError) as caught:
         agents.check_spaces(slow, load_params(ROOT / "params.yaml").env)
     assert str(caught.value) == (
-        "--env: found 'CartPole-v1 with observations audio 64 at 16000 Hz and 2 discrete actions'; "
-        "allowed: an environment with observations audio 64 at 8000 Hz and 2 discrete actions, as "
-        "the agent was trained for"
+        "--env: found 'CartPole-v1 with observations audio 64 uint8 at 16000 Hz and 2 discrete "
+        "actions'; allowed: an environment with observations audio 64 uint8 at 8000 Hz and 2 "
+        "discrete actions, as the agent was trained for"
     )
 
 
