@@ -66,7 +66,7 @@ def withhold(names: Collection[str], taken: Collection[str], like: Tensor) -> Pr
     """
     for name in taken:
         if name not in names:
-            raise ConfigError("withhold", name, f"modalities of the agent: {sorted(names)}")
+            raise ConfigError("--withhold", name, f"modalities of the agent: {sorted(names)}")
     if not taken:
         return None
     mark = torch.ones(len(like), dtype=torch.bool, device=like.device)

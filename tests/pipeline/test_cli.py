@@ -341,7 +341,7 @@ def test_other_episodes_another_policy_and_an_environment_with_the_same_spaces(t
     few = figures(dreamer(capsys, "evaluate", trained, "--episodes", "1").out[1:])
     assert (few["episode/count"], few["episode/return_std"]) == (1, 0)
     usual = dreamer(capsys, "evaluate", trained).out
-    for words in (("--seed", "3"), ("--policy", "sample")):
+    for words in (("--seed", "3"), ("--policy", "sample"), ("--withhold", "vector")):
         assert dreamer(capsys, "evaluate", trained, *words).out != usual
     # Sutton and Barto count 0 per step and -1 for the fall.
     other = dreamer(capsys, "evaluate", trained, "--env", "CartPole-v1?sutton_barto_reward=true")
@@ -355,6 +355,14 @@ def test_an_environment_with_other_spaces_is_refused(trained, capsys):
         "dreamer: error: --env: found 'Pendulum-v1 with observations vector 3 and 1 continuous "
         "actions'; allowed: an environment with observations vector 4 and 2 discrete actions, as "
         "the agent was trained for"
+    ]
+
+
+def test_only_modalities_of_the_agent_can_be_withheld(trained, capsys):
+    answer = dreamer(capsys, "evaluate", trained, "--withhold", "vector,smell")
+    assert answer.status == 2
+    assert answer.err == [
+        "dreamer: error: --withhold: found 'smell'; allowed: modalities of the agent: ['vector']"
     ]
 
 

@@ -40,7 +40,7 @@ def test_withholding_marks_what_is_taken():
 
 
 def test_what_the_agent_does_not_have_cannot_be_withheld():
-    message = r"withhold: found 'smell'; allowed: modalities of the agent: \['audio', 'image', "
+    message = r"--withhold: found 'smell'; allowed: modalities of the agent: \['audio', 'image', "
     with pytest.raises(ConfigError, match=message):
         withhold(NAMES, ("smell",), torch.zeros(1))
 
