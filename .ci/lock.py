@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "atari,audio,dmc,minigrid,text,dev"
+EXTRAS = "atari,audio,crafter,dmc,minigrid,text,dev"
 BUILD_OF_TORCH = re.compile(r"^(nvidia-.*|cuda-.*|triton)$")
 HEAD = """\
 # Written by `make lock`; do not edit. Versions of pyproject.toml with the extras {extras}.

@@ -13,6 +13,7 @@ import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
 from dreamer.envs.atari import make_atari
+from dreamer.envs.crafter import make_crafter
 from dreamer.envs.dmc import make_dmc
 from dreamer.envs.minigrid import make_minigrid
 from dreamer.envs.optional import one_line, require, without_opengl
@@ -35,7 +36,8 @@ class EnvConfig:
             joined by `&`, values as in JSON: `FrozenLake-v1?is_slippery=false`. Gymnasium ids pass
             them to the environment; the adapters have their own: `dmc_walker_walk?image=64` draws
             a 64x64 `image` (see `make_dmc`), `ALE/Pong-v5?size=64` has picture, sound and memory of
-            the console (see `make_atari`), `MiniGrid-Empty-5x5-v0?rgb=8` draws the room with
+            the console (see `make_atari`), `Crafter-v1?size=64` has picture and inventory (see
+            `make_crafter`), `MiniGrid-Empty-5x5-v0?rgb=8` draws the room with
             8x8 pixels a tile and `?rgb_view=5` what the agent sees (see `make_minigrid`). Tasks of
             our own take theirs too: `DeepSea-v0?size=10`, `PinPad-v0?pads=3`, `KeyChain-v0?rooms=3`
             and `Pits-v0?size=7` (see `dreamer.envs.tasks`).
@@ -175,6 +177,12 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 # Id prefixes that are not Gymnasium's own business; the extension point for further suites.
 ADAPTERS: Mapping[str, Factory] = MappingProxyType(
-    {"ALE/": make_atari, "dmc_": make_dmc, "MiniGrid-": make_minigrid, "BabyAI-": make_minigrid}
+    {
+        "ALE/": make_atari,
+        "Crafter-": make_crafter,
+        "dmc_": make_dmc,
+        "MiniGrid-": make_minigrid,
+        "BabyAI-": make_minigrid,
+    }
     | {name.partition("-")[0] + "-": make_task for name in TASKS}
 )

@@ -90,6 +90,7 @@ def test_unknown_environments_are_one_line(env_id, message):
         ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
         ("BabyAI-GoToLocal-v0", "minigrid", "minigrid"),
         ("ALE/Pong-v5", "ale_py", "atari"),
+        ("Crafter-v1", "crafter", "crafter"),
         ("HalfCheetah-v5", "mujoco", "mujoco"),
     ],
 )
@@ -114,8 +115,8 @@ def test_render_returns_frames_or_says_why_not():
 def test_importing_the_package_loads_no_suite():
     code = (
         "import sys, dreamer.envs; "
-        "print([m for m in ('mujoco', 'dm_control', 'minigrid', 'ale_py', 'pygame') "
-        "if m in sys.modules])"
+        "print([m for m in ('mujoco', 'dm_control', 'minigrid', 'ale_py', 'crafter', 'pygame')"
+        " if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -127,6 +128,7 @@ def test_importing_the_package_loads_no_suite():
         ("counter_env:Counter-v0", "gymnasium"),
         ("MiniGrid-DoorKey-5x5-v0", "minigrid"),
         ("dmc_cartpole_balance", "dm_control"),
+        ("Crafter-v1?area=16", "crafter"),
     ],
 )
 @pytest.mark.parametrize("repeat", [1, 2])
