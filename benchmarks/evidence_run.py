@@ -33,8 +33,9 @@ from benchmarks.evidence_rows import (
 )
 from benchmarks.final_rates import final_rates
 from dreamer.agent import random_action
+from dreamer.envs.episode import EpisodeStats
 from dreamer.envs.make import EnvConfig
-from dreamer.envs.vector import EpisodeStats, VectorEnv
+from dreamer.envs.vector import VectorEnv
 from dreamer.nn.noise import Noise
 from dreamer.saved_agent import load_agent
 from dreamer.types import DataError, DreamerError

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from dreamer.agent import Agent
+from dreamer.envs.episode import EpisodeStats
 from dreamer.envs.make import EnvConfig
-from dreamer.envs.vector import EpisodeStats, VectorEnv
+from dreamer.envs.vector import VectorEnv
 from dreamer.nn.noise import Noise
 from dreamer.types import EnvError, Policy, Rows
 from dreamer.world_model.model import MultimodalWorldModel

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dreamer.agent import Agent
+from dreamer.envs.episode import EpisodeStats
 from dreamer.envs.make import EnvConfig
-from dreamer.envs.vector import EpisodeStats, VectorEnv
+from dreamer.envs.vector import VectorEnv
 from dreamer.evaluation import mean_return, play_episodes
 from dreamer.exchange import make_batch, write_back
 from dreamer.replay.buffer import SequenceReplayBuffer

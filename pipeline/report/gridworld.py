@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import gymnasium as gym
 import numpy as np
 
+from dreamer.envs.episode import episode_seed
 from dreamer.envs.make import EnvConfig, make_env
 from dreamer.envs.spaces import Codec, codec_of
 from dreamer.envs.tasks.pits import Pits, is_pit
-from dreamer.envs.vector import episode_seed
 
 Cell = tuple[int, int]  # (row, column)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dreamer.envs.vector import EpisodeStats
+from dreamer.envs.episode import EpisodeStats
 from dreamer.evaluation import play_episodes
 from dreamer.nn.noise import Noise
 from dreamer.saved_agent import SavedAgent, load_agent

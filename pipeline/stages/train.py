@@ -12,7 +12,8 @@ from typing import Any
 
 from dreamer import checkpoint
 from dreamer.compiling import compile_pieces
-from dreamer.envs.vector import EpisodeStats, VectorEnv
+from dreamer.envs.episode import EpisodeStats
+from dreamer.envs.vector import VectorEnv
 from dreamer.loop import Hooks, OnlineLoop
 from dreamer.saved_agent import save_agent
 from dreamer.trainer import DreamerV3Trainer

@@ -10,8 +10,9 @@ import pytest
 import torch
 from builders import SMALL, assert_same, make_trainer, snapshot
 
+from dreamer.envs.episode import EpisodeStats
 from dreamer.envs.make import EnvConfig
-from dreamer.envs.vector import EpisodeStats, VectorEnv
+from dreamer.envs.vector import VectorEnv
 from dreamer.evaluation import mean_return, play_episodes
 from dreamer.types import EnvError, EnvSpec
 from dreamer.world_model.sizes import SIZES

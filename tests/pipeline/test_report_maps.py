@@ -6,9 +6,10 @@ import torch
 from builders import CPU, intrinsic_config, policy_config, world_config
 from PIL import Image
 
+from dreamer.envs.episode import episode_seed
 from dreamer.envs.make import EnvConfig, make_env
 from dreamer.envs.tasks.pits import is_pit
-from dreamer.envs.vector import VectorEnv, episode_seed
+from dreamer.envs.vector import VectorEnv
 from dreamer.intrinsic.rewards import make_behavior
 from dreamer.nn.noise import Noise
 from dreamer.saved_agent import SavedAgent

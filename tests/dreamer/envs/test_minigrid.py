@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from dreamer.envs.episode import episode_seed
 from dreamer.envs.make import EnvConfig, make_env
-from dreamer.envs.vector import VectorEnv, episode_seed
+from dreamer.envs.vector import VectorEnv
 from dreamer.types import EnvError, ObsSpec
 
 pytest.importorskip("minigrid")

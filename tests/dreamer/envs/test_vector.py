@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from dreamer.envs.episode import EpisodeStats, episode_seed
 from dreamer.envs.make import EnvConfig
-from dreamer.envs.vector import EpisodeStats, VectorEnv, episode_seed
+from dreamer.envs.vector import VectorEnv
 from dreamer.types import CheckpointError, EnvError
 
 
