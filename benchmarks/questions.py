@@ -252,10 +252,14 @@ SELF_TUNING = Question(
         "whatever the gradient, and weights in front of a normalisation grow until such steps "
         "are small for them. REINFORCE on CartPole, without PPO's clipping and without decay, got "
         "500 at 0.001 and at 0.01, with three seeds, 284, 500 and 222.",
-        "The rates of the world model and of the critics sink far below the tuned ones, the "
-        "world model's by a factor of 170. The likely reason is the bias of short horizons (Wu "
-        "et al. 2018): they are judged by a batch a few steps later, where a small rate pays "
-        "because it averages noise out. The task did not suffer from it within these runs.",
+        "How far ahead a rate is judged decides. On CartPole, with a trace of ten meta steps, the "
+        "rates of the world model and of the critics sink far below the tuned ones, the world "
+        "model's by a factor of 170, without harm to the task within these runs. The likely reason "
+        "is the bias of short horizons (Wu et al. 2018): they are judged by a batch a few steps "
+        "later, where a small rate pays because it averages noise out. On PinPad the same trace "
+        "left the agent at 5 of 125 in a single run, one of 33 meta steps at 77; with one of a "
+        "hundred, as in the rows, no rate sinks: the world model's ends above the tuned one, the "
+        "critic's on its bound.",
     ),
 )
 
