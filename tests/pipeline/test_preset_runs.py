@@ -74,7 +74,11 @@ def marked(preset: str) -> object:
 
 
 @pytest.mark.parametrize("preset", [marked(name) for name in list_presets() if name != "smoke"])
-def test_a_preset_runs_from_the_first_step_to_the_evaluation(preset: str, tmp_path: Path) -> None:
+def test_a_preset_runs_from_the_first_step_to_the_evaluation(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if preset == "dmc_pixels":
+        monkeypatch.setenv("MUJOCO_GL", "egl")
     raw, workspace = tiny(preset), Workspace(tmp_path)
     for name, module in MODULES.items():
         run_stage(name, module.run, raw, workspace)
