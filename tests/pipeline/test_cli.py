@@ -25,7 +25,7 @@ from dreamer.saved_agent import load_agent, save_agent
 from dreamer.types import ActionSpec, ConfigError, EnvSpec, ObsSpec
 from pipeline import cli
 from pipeline.commands import agents, project, summary
-from pipeline.commands.settings import Wishes, resolve
+from pipeline.commands.settings import Wishes, observe_spec, resolve
 from pipeline.commands.train import default_folder, how_to_see_curves
 from pipeline.params import load_params, load_raw
 from pipeline.presets import list_presets
@@ -136,6 +136,28 @@ def test_one_modality_unless_more_are_asked_for():
     assert resolved(settings=(wanted,)).params.env.active_modalities == ("image",)
     assert resolved(settings=(wanted,), multimodal=True).params.env.active_modalities == ("image",)
     assert resolved(settings=("env.active_modalities=all",)).params.env.active_modalities == "all"
+
+
+@pytest.mark.parametrize(
+    ("env", "all_of_it", "first"),
+    [
+        ("CueBits-v0", {"image", "text", "audio", "vector"}, {"image"}),
+        ("BabyAI-GoToObj-v0", {"grid", "direction", "mission"}, {"grid", "direction"}),
+        ("ALE/SpaceInvaders-v5", {"image", "sound", "ram"}, {"image"}),
+        ("Crafter-v1?area=16", {"image", "inventory"}, {"image"}),
+        ("dmc_cartpole_balance?image=64", {"image", "position", "velocity"}, {"image"}),
+        ("dmc_cartpole_balance", {"position", "velocity"}, {"position", "velocity"}),
+    ],
+)
+def test_what_an_agent_senses_with_multimodal_and_without(env, all_of_it, first):
+    for asked, keys in ((True, all_of_it), (False, first)):
+        found = resolved(env=env, multimodal=asked)
+        assert set(observe_spec(found.params.env).obs) == keys
+
+
+def test_presets_of_several_modalities_need_no_option():
+    for name in ("cue_bits", "babyai", "atari_sound", "crafter", "dmc_pixels", "split_cartpole"):
+        assert resolved(preset=name).params.env.active_modalities == "all"
 
 
 def test_a_choice_in_params_yaml_stays(tmp_path):

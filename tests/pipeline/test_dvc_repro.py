@@ -1,6 +1,7 @@
 """The promise to users of DVC, with DVC itself, on the preset of seconds: the same bits twice,
 nothing to do a second time, and only what depends on a changed parameter runs again."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -26,14 +27,15 @@ def command(folder: Path, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-def fresh_copy(folder: Path) -> Path:
-    """A repository with the files of this one, the smoke preset and no cache."""
+def fresh_copy(folder: Path, preset: str = "cartpole") -> Path:
+    """A repository with the files of this one, a preset in seconds and no cache."""
     listed = command(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard")
     for name in listed.splitlines():
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    apply_preset("smoke", folder / "params.yaml")
+    for name in (preset, "smoke"):
+        apply_preset(name, folder / "params.yaml")
     (folder / "dvc.lock").unlink(missing_ok=True)
     command(folder, "git", "init", "-q")
     command(folder, "git", "add", "-A")
@@ -76,3 +78,19 @@ def test_a_policy_parameter_runs_training_and_evaluation_only(reproduced: Path) 
     assert [name for name in ("collect", "pretrain") if f"Running stage '{name}'" in printed] == []
     assert "Running stage 'train'" in printed
     assert "Running stage 'evaluate'" in printed
+
+
+@pytest.mark.slow
+def test_four_modalities_and_another_task_for_one_experiment(tmp_path: Path) -> None:
+    folder = fresh_copy(tmp_path, preset="cue_bits")
+    command(folder, "dvc", "repro")
+    scores = json.loads((folder / "reports/evaluate/metrics.json").read_text())
+    assert {"episode/bit0", "episode/bit1", "episode/bit2"} <= scores.keys()
+    assert scores["episode/length"] == 10
+    command(folder, "git", "add", "-A")
+    command(folder, "git", "commit", "-q", "-m", "lock")
+    spread = 'env.id="CueBits-v0?spread=true&reward=mean"'
+    printed = command(folder, "dvc", "exp", "run", "-S", spread)
+    assert all(f"Running stage '{stage}'" in printed for stage in ("collect", "train", "evaluate"))
+    scores = json.loads((folder / "reports/evaluate/metrics.json").read_text())
+    assert scores["episode/length"] == 30

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from drawing import can_draw
 
 from dreamer.envs.make import EnvConfig, make_env
 from dreamer.envs.vector import VectorEnv
@@ -101,19 +102,20 @@ def test_bad_options():
         make_env(config("dmc_walker_walk?camera=1"))
 
 
-# Drawing needs EGL, which a machine without graphics libraries may lack.
-
-
-def can_draw():
-    """Ask the graphics library itself, so that a fault of ours cannot pass as its absence."""
-    code = "from mujoco.egl import GLContext; GLContext(8, 8)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"MUJOCO_GL": "egl"}, check=False
-    )
-    return done.returncode == 0
-
-
 draws = pytest.mark.skipif(not can_draw(), reason="MuJoCo cannot draw without EGL here")
+
+
+@draws
+def test_a_picture_stands_beside_what_is_felt():
+    seen = VectorEnv(config("dmc_walker_walk?image=32", num_envs=1), seed=0)
+    felt = VectorEnv(config("dmc_walker_walk", num_envs=1), seed=0)
+    image = ObsSpec(shape=(32, 32, 3), dtype="uint8", kind="image")
+    assert seen.spec.obs == felt.spec.obs | {"image": image}
+    action = np.ones((1, 6), np.float32)
+    for mine, theirs in ((seen.reset(), felt.reset()), (seen.step(action), felt.step(action))):
+        assert mine["image"].std() > 5
+        assert all((mine[key] == theirs[key]).all() for key in theirs)
+    seen.close()
 
 
 @draws
