@@ -39,13 +39,15 @@ SWITCHES = {
 
 # Parameters that came later and mean nothing to the agents of rows from before: those have one
 # modality, that which its space suggests, and the one that has two is fused by `concat`, which was
-# all there was.
+# all there was; and the loss of the reward had weight 1, the default.
 MEANT_NOTHING = (
     "env.modalities",
     "env.optional_modalities",
     "world_model.audio.",
     "world_model.fusion",
     "world_model.modality_dropout",
+    "world_model.modality_scales",
+    "world_model.reward_scale",
     "world_model.text.",
 )
 

@@ -7,7 +7,7 @@ both environments, which ask who reads an observation, and encoders.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +72,29 @@ class ModalityConfig:
 
 
 MODALITY_CONFIGS: dict[str, ModalityConfig] = {}
+
+
+def recon_weights(
+    groups: Mapping[str, Collection[str]], scales: Mapping[str, float]
+) -> dict[str, float]:
+    """Observation key -> what multiplies its reconstruction loss.
+
+    Args:
+        groups: Modality -> its observation keys.
+        scales: `world_model.modality_scales`.
+
+    Raises:
+        ConfigError: A scale is of a modality that the agent does not have.
+    """
+    for name in scales:
+        if name not in groups:
+            allowed = f"only modalities that the agent observes: {', '.join(groups)}"
+            raise ConfigError("world_model.modality_scales", name, allowed)
+    return {
+        key: MODALITY_CONFIGS[name].weight * scales.get(name, 1.0)
+        for name, keys in groups.items()
+        for key in keys
+    }
 
 
 def find_modality(name: str, module: str, what: str) -> ModalityConfig:

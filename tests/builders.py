@@ -68,6 +68,8 @@ def world_config(**changes):
         "kl_scale": 1.0,
         "free_nats": 1.0,
         "recon_scale": 1.0,
+        "modality_scales": {},
+        "reward_scale": 1.0,
         "cont_scale": 1.0,
         "discount_horizon": 333.0,
         "world_lr": 1e-3,

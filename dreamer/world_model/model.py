@@ -14,6 +14,7 @@ from dreamer.modalities.audio import AudioConfig
 from dreamer.modalities.fusion import AttentionFusion, Sense, concatenate
 from dreamer.modalities.presence import Present, flags_of, sensed
 from dreamer.modalities.text import TextConfig
+from dreamer.modality_configs import recon_weights
 from dreamer.nn.layers import Linear
 from dreamer.nn.noise import derive_seed
 from dreamer.types import (
@@ -43,6 +44,10 @@ class WorldModelConfig:
         size: Name in `SIZES`.
         kl_scale: Multiplies both KL losses. free_nats: Nats per step without KL gradient.
         recon_scale: Multiplies every reconstruction loss.
+        modality_scales: Modality -> factor of its reconstruction losses, beside `recon_scale`; 1
+            for those that are not named.
+        reward_scale: Multiplies the reward loss; where much is sensed that does not matter, its
+            reconstruction drowns what little says how a reward comes about.
         cont_scale: Multiplies the continue loss; ends are rare where episodes are long.
         discount_horizon: The continue head is taught 1 - 1 / discount_horizon where the episode
             goes on.
@@ -58,6 +63,8 @@ class WorldModelConfig:
     kl_scale: float
     free_nats: float
     recon_scale: float
+    modality_scales: Mapping[str, float]
+    reward_scale: float
     cont_scale: float
     discount_horizon: float
     world_lr: float
@@ -74,6 +81,9 @@ class WorldModelConfig:
         check_range("kl_scale", self.kl_scale, 0.0, 100.0)
         check_range("free_nats", self.free_nats, 0.0, 100.0)
         check_range("recon_scale", self.recon_scale, 0.0, 1000.0)
+        for name, scale in self.modality_scales.items():
+            check_range(f"modality_scales.{name}", scale, 0.0, 1000.0)
+        check_range("reward_scale", self.reward_scale, 0.0, 1000.0)
         check_range("cont_scale", self.cont_scale, 0.0, 1000.0)
         check_range("discount_horizon", self.discount_horizon, 2.0, 1e6)
         check_range("world_lr", self.world_lr, 0.0, 1.0)
@@ -128,9 +138,7 @@ class MultimodalWorldModel(nn.Module):
             name: [self.flags[key] for key in keys if key in self.flags]
             for name, keys in groups.items()
         }
-        self.recon_weights = {
-            key: MODALITY_CONFIGS[name].weight for name, keys in groups.items() for key in keys
-        }
+        self.recon_weights = recon_weights(groups, config.modality_scales)
         self.encoders = nn.ModuleDict(
             {
                 name: make_encoder(
@@ -249,7 +257,7 @@ class MultimodalWorldModel(nn.Module):
         config = self.config
         scales = {f"recon/{key}": config.recon_scale * x for key, x in self.recon_weights.items()}
         scales |= {"dyn": config.kl_scale * DYN_SCALE, "rep": config.kl_scale * REP_SCALE}
-        return scales | {"reward": 1.0, "cont": config.cont_scale}
+        return scales | {"reward": config.reward_scale, "cont": config.cont_scale}
 
     def _decoders(self) -> list[Decoder]:
         return [cast(Decoder, decoder) for decoder in self.decoders.values()]

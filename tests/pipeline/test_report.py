@@ -71,6 +71,8 @@ def small_model(spec):
         kl_scale=1.0,
         free_nats=1.0,
         recon_scale=1.0,
+        modality_scales={},
+        reward_scale=1.0,
         cont_scale=1.0,
         discount_horizon=100.0,
         world_lr=1e-3,

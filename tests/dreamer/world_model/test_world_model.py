@@ -43,7 +43,7 @@ def _model(monkeypatch):
 
 
 def test_every_loss_has_a_weight_and_a_place_for_every_step(monkeypatch):
-    model = small_model(MIXED, monkeypatch, kl_scale=0.5, recon_scale=2.0)
+    model = small_model(MIXED, monkeypatch, kl_scale=0.5, recon_scale=2.0, reward_scale=3.0)
     batch = random_batch(MIXED, 2, 5, model=model)
     out = run(model, batch)
     assert out.losses.keys() == model.loss_scales().keys()
@@ -55,7 +55,7 @@ def test_every_loss_has_a_weight_and_a_place_for_every_step(monkeypatch):
         "recon/v0": 2.0,
         "dyn": 0.5,
         "rep": 0.05,
-        "reward": 1.0,
+        "reward": 3.0,
         "cont": 1.0,
     }
 
@@ -298,3 +298,15 @@ def test_all_allowed_is_as_nothing_said(monkeypatch):
     noise, every = noise_for(model, batch), torch.tensor([True, True])
     plain, allowed = model(batch, noise), model(batch, noise, {"image": every, "vector": every})
     assert torch.equal(plain.feat, allowed.feat)
+
+
+def test_the_scale_of_a_modality_multiplies_the_reconstruction_of_its_keys_alone(monkeypatch):
+    plain = small_model(MIXED, monkeypatch, recon_scale=2.0).loss_scales()
+    scaled = small_model(MIXED, monkeypatch, recon_scale=2.0, modality_scales={"vector": 5.0})
+    assert scaled.loss_scales() == plain | {"recon/kind": 10.0, "recon/v0": 10.0}
+
+
+def test_a_scale_of_a_modality_that_is_not_there_is_refused(monkeypatch):
+    message = "world_model.modality_scales: found 'smell'; allowed: .*: image, vector"
+    with pytest.raises(ConfigError, match=message):
+        small_model(MIXED, monkeypatch, modality_scales={"smell": 1.0})
