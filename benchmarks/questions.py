@@ -86,6 +86,11 @@ ABLATION = {
     "hierarchy": FLAT | HIERARCHY,
     "meta": FLAT | META,
     "all": HIERARCHY | META | icm(0.2) | empowerment(0.03),
+    "all-curious-worker": HIERARCHY
+    | META
+    | icm(0.2)
+    | empowerment(0.03)
+    | {"policy.worker.icm": 0.2},
 }
 
 EXPLORATION = Question(
