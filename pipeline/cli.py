@@ -64,6 +64,15 @@ examples:
   dreamer use pendulum && dvc repro
 """
 
+REPORT_EXAMPLES = """\
+Writes reports/report.html, which needs nothing beside it, and reports/model_card.md.
+
+examples:
+  dreamer report                                 of the pipeline that dvc repro ran here
+  dreamer report --base main                     with the parameters that differ from main's
+  dreamer report outputs/a --beside outputs/b --beside outputs/c
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """Answers a mistake with one line; argparse would print its usage first."""
@@ -126,6 +135,12 @@ def _lines(args: argparse.Namespace) -> Iterable[str]:
             from pipeline.commands import summary
 
             return summary.run(Path())
+        case "report":
+            from pipeline.commands import report
+
+            beside = tuple(args.beside)
+            wishes = report.Wishes(folder=args.folder, beside=beside, base=args.base, out=args.out)
+            return report.run(wishes, Path.cwd())
     from pipeline.commands import project
 
     return project.use(args.name) if args.command == "use" else project.sync_runs(Path.cwd())
@@ -206,6 +221,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         ("evaluate", "play episodes with an agent and print its figures", EVALUATE_EXAMPLES),
         ("play", "record episodes of an agent as GIF", PLAY_EXAMPLES),
         ("inspect", "show what is in a checkpoint", INSPECT_EXAMPLES),
+        ("report", "write one page about a training, and its model card", REPORT_EXAMPLES),
         ("use", "write a preset into params.yaml, or list them", USE_EXAMPLES),
         ("sync", "upload tracking data that an outage left behind", None),
         ("summary", "say what `make repro` learned and where to look", None),
@@ -231,6 +247,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     commands["play"].add_argument(
         "--out", metavar="DIR", type=Path, default=Path("outputs/play"), help="default: %(default)s"
     )
+    _report_arguments(commands["report"])
     commands["inspect"].add_argument("folder", metavar="CHECKPOINT", type=Path, help=FOLDER)
     commands["use"].add_argument("name", metavar="NAME", help="a preset, or `list`")
     return parser, commands
@@ -280,6 +297,28 @@ def _agent_arguments(parser: _Parser) -> None:
     add("--episodes", metavar="N", type=whole, help="how many")
     add("--seed", metavar="S", type=whole, help="of episodes and action noise")
     add("--policy", choices=("sample", "mode"), help="sample actions, or take the likeliest")
+
+
+def _report_arguments(parser: _Parser) -> None:
+    add = parser.add_argument
+    add(
+        "folder",
+        metavar="TRAINING",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        help="a folder that `dreamer train` made; default: the repository of the pipeline, here",
+    )
+    add(
+        "--beside",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="another training, e.g. of another seed, to draw beside it; may be repeated",
+    )
+    add("--base", metavar="REV", default="HEAD", help="whose params.yaml holds the defaults")
+    add("--out", metavar="DIR", type=Path, help="folder to write to; default: reports of TRAINING")
 
 
 def whole(text: str) -> int:

@@ -33,7 +33,7 @@ FLOORS = {
         {"tracking", "scratch", "presets", "flat_config", "closure", "progress"},
         {"registry", "report", "serving"},
         {"stages"},
-        {"dvc_file"},
+        {"dvc_file", "page"},
         {"commands"},
         {"tune", "cluster"},
         {"cli"},
@@ -47,6 +47,7 @@ BESIDE = {"checkpoint", "envs"}  # of dreamer: for the loop and what it needs, n
 USERS = {"loop", "evaluation", "saved_agent", "__init__"}
 HOMES = {  # library -> the only modules that import it
     "dvc": set(),
+    "jinja2": {"pipeline.page"},
     "mlflow": {"pipeline.tracking", "pipeline.serving"},
     "optuna": {"pipeline.tune"},
     "ray": {"pipeline.cluster"},
