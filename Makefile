@@ -11,6 +11,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ON_PATH = PATH="$(abspath $(BIN)):$$PATH"
 PYTHON ?=
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12)
 TORCH_INDEX ?=
@@ -29,7 +30,7 @@ ifeq ($(shell uname -s),Linux)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456
 endif
 
-.PHONY: help setup repro test lint format tests slow ui bench evidence lock clean
+.PHONY: help setup repro retrain changes propose lock-check twice test lint format tests slow ui bench evidence lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,8 +57,23 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 repro: setup  ## run the whole pipeline, then say what was learned and where to look
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	$(ON_PATH) dvc repro
 	$(BIN)/dreamer summary
+
+retrain: setup  ## take from the remote what was made before, run what is missing, push it (REMOTE=... instead of .dvc/config's)
+	$(ON_PATH) .ci/retrain
+
+changes: setup  ## parameters, metrics, plots and report of this workspace against BASE (HEAD)
+	$(ON_PATH) .ci/changes
+
+propose: setup  ## push the new dvc.lock as a branch and open a pull request about it (needs gh)
+	$(ON_PATH) .ci/propose
+
+lock-check: setup  ## is dvc.lock of this code and these parameters?
+	$(ON_PATH) .ci/lock_check
+
+twice: setup  ## the pipeline in seconds, in two fresh copies: equal locks
+	$(BIN)/python -m pytest -q tests/pipeline/test_dvc_repro.py
 
 test: setup lint tests  ## lint, types and the fast tests: what CI runs
 

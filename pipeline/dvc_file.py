@@ -46,6 +46,15 @@ plots:
   - reports/evaluate/attention.png
 metrics:
   - reports/evaluate/metrics.json
+artifacts:
+  policy:
+    path: models/agent/best
+    type: model
+    desc: The agent with the best validation, to be played, evaluated or served
+  world-model:
+    path: models/world_model
+    type: model
+    desc: The pretrained world model with the state of its optimiser
 """
 
 

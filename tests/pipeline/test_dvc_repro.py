@@ -2,45 +2,10 @@
 nothing to do a second time, and only what depends on a changed parameter runs again."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from pipeline.presets import apply_preset
-
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-
-
-def command(folder: Path, *words: str) -> str:
-    """Run a command of the environment in `folder` and return what it printed."""
-    unset = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH")
-    env = {key: value for key, value in os.environ.items() if key not in unset}
-    env |= {"DREAMER_TRACKING": "off", "PYTHONPATH": str(folder), "VIRTUAL_ENV": str(BIN.parent)}
-    env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def fresh_copy(folder: Path, preset: str = "cartpole") -> Path:
-    """A repository with the files of this one, a preset in seconds and no cache."""
-    listed = command(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard")
-    for name in listed.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    for name in (preset, "smoke"):
-        apply_preset(name, folder / "params.yaml")
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    command(folder, "git", "init", "-q")
-    command(folder, "git", "add", "-A")
-    command(folder, "git", "commit", "-q", "-m", "smoke")
-    return folder
+from dvc_project import command, fresh_copy
 
 
 @pytest.fixture(scope="module")
