@@ -94,6 +94,7 @@ slow: setup  ## every test
 	$(BIN)/python -m pytest
 
 ui: setup  ## MLflow in the browser at http://127.0.0.1:5000
+	MLFLOW_TRACKING_URI=sqlite:///mlflow.db $(BIN)/dreamer views
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
 
 bench: setup  ## measure the speed of one update, what modules and modalities add, and replay

@@ -141,6 +141,10 @@ def _lines(args: argparse.Namespace) -> Iterable[str]:
             beside = tuple(args.beside)
             wishes = report.Wishes(folder=args.folder, beside=beside, base=args.base, out=args.out)
             return report.run(wishes, Path.cwd())
+        case "views":
+            from pipeline.commands import project
+
+            return project.views(Path.cwd())
     from pipeline.commands import project
 
     return project.use(args.name) if args.command == "use" else project.sync_runs(Path.cwd())
@@ -223,6 +227,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         ("inspect", "show what is in a checkpoint", INSPECT_EXAMPLES),
         ("report", "write one page about a training, and its model card", REPORT_EXAMPLES),
         ("use", "write a preset into params.yaml, or list them", USE_EXAMPLES),
+        ("views", "keep views of the runs in MLflow, and say where they open", None),
         ("sync", "upload tracking data that an outage left behind", None),
         ("summary", "say what `make repro` learned and where to look", None),
     ):

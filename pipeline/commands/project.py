@@ -1,4 +1,6 @@
-"""`dreamer use` and `dreamer sync`: what is done to the project in the current folder."""
+"""`dreamer use`, `dreamer sync` and `dreamer views`: what is done to the project in the current
+folder.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from typing import Any
 from pipeline.commands.settings import PARAMS
 from pipeline.params import from_raw
 from pipeline.presets import apply_preset, list_presets
-from pipeline.tracking import sync
+from pipeline.stages.session import EXPERIMENT
+from pipeline.tracking import sync, tracking_uri
+from pipeline.tracking.views import keep_views
+
+LOCAL_SERVER = "http://127.0.0.1:5000"  # of `make ui`
 
 
 def use(name: str) -> Iterator[str]:
@@ -51,3 +57,18 @@ def sync_runs(root: Path) -> Iterator[str]:
         yield f"{key}: its own process is uploading it"
     if not report.uploaded and not report.busy:
         yield "nothing was left to upload"
+
+
+def views(root: Path) -> Iterator[str]:
+    """Store views of the runs in MLflow and say where they open.
+
+    Raises:
+        TrackingError: The server is away.
+    """
+    uri = tracking_uri(root)
+    server = uri.rstrip("/") if uri.startswith("http") else LOCAL_SERVER
+    kept = keep_views(root, EXPERIMENT)
+    width = max(map(len, kept), default=0)
+    yield from (f"{name:{width}}  {server}{path}" for name, path in kept.items())
+    if not kept:
+        yield "no run is tracked yet"

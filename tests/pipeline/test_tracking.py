@@ -29,6 +29,7 @@ from pipeline.tracking import (
 from pipeline.tracking.remote_run import clean_key
 from pipeline.tracking.store import connect, find_run
 from pipeline.tracking.uploader import Uploader
+from pipeline.tracking.views import SHARED, VIEWS, keep_views
 from pipeline.write_ahead_log import EVENTS_FILE, LogWriter, UploadState, count_pending, locked
 
 ROOT = Path(__file__).parents[2]
@@ -483,3 +484,26 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
     assert git_commit(tmp_path) == clean | {"git_dirty": "true"}
     monkeypatch.setenv("PATH", "")
     assert git_commit(tmp_path) == {}
+
+
+# Views -----------------------------------------------------------------------------------------
+
+
+def test_views_are_tags_of_the_experiment_and_links_name_them(root):
+    assert keep_views(root, "exp") == {}
+    record(root, 1)
+    upload(root)
+    links = keep_views(root, "exp")
+    assert keep_views(root, "exp") == links
+    experiment = connect(root).get_experiment_by_name("exp")
+    assert links.keys() == VIEWS.keys()
+    for name, (view, _) in VIEWS.items():
+        assert json.loads(experiment.tags[SHARED + name]) == view
+        page = f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={name}"
+        assert links[name].startswith(page)
+
+
+def test_views_tell_that_the_server_is_away(root, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://127.0.0.1:9/none")
+    with pytest.raises(TrackingError, match="postgresql"):
+        keep_views(root, "exp")
