@@ -39,7 +39,8 @@ SWITCHES = {
 
 # Parameters that came later and mean nothing to the agents of rows from before: those have one
 # modality, that which its space suggests, and the one that has two is fused by `concat`, which was
-# all there was; and the loss of the reward had weight 1, the default.
+# all there was; and the loss of the reward had the default's
+# weight 1, its head the default's start from 0.
 MEANT_NOTHING = (
     "env.modalities",
     "env.optional_modalities",
@@ -47,6 +48,7 @@ MEANT_NOTHING = (
     "world_model.fusion",
     "world_model.modality_dropout",
     "world_model.modality_scales",
+    "world_model.reward_outscale",
     "world_model.reward_scale",
     "world_model.text.",
 )

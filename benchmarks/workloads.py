@@ -108,6 +108,7 @@ def make_trainer(workload: Workload, modules: Collection[str] = ()) -> DreamerV3
         recon_scale=1.0,
         modality_scales={},
         reward_scale=1.0,
+        reward_outscale=0.0,
         cont_scale=1.0,
         discount_horizon=333.0,
         world_lr=4e-5,

@@ -70,6 +70,7 @@ def world_config(**changes):
         "recon_scale": 1.0,
         "modality_scales": {},
         "reward_scale": 1.0,
+        "reward_outscale": 0.0,
         "cont_scale": 1.0,
         "discount_horizon": 333.0,
         "world_lr": 1e-3,

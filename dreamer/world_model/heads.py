@@ -11,16 +11,30 @@ from dreamer.nn.math import NUM_BINS
 
 
 class ScalarHead(nn.Module):
-    """Feature -> symexp two-hot distribution over a real number; exactly 0 before training.
+    """Feature -> symexp two-hot distribution over a real number; 0 before training.
+
+    An output of zeros, as in the paper, teaches the layers before it nothing until it has grown,
+    and it grows along what is easy. One that is not must weigh each bin as its mirror image: the
+    largest bins are 5e8, and what they are given beyond one another drowns the mean.
 
     Args:
-        feat_dim: F. units, layers: Of the MLP before the zero-initialised output.
+        feat_dim: F. units, layers: Of the MLP before the output.
+        outscale: Of the initial weights of the output.
     """
 
-    def __init__(self, feat_dim: int, units: int, layers: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        feat_dim: int,
+        units: int,
+        layers: int,
+        generator: torch.Generator,
+        outscale: float = 0.0,
+    ) -> None:
         super().__init__()
         self.mlp = MLP(feat_dim, units, layers, generator)
-        self.out = Linear(units, NUM_BINS, generator, outscale=0.0)
+        self.out = Linear(units, NUM_BINS, generator, outscale=outscale)
+        half, weight = NUM_BINS // 2, self.out.weight.data
+        weight[:half] = weight[half + 1 :].flip(0)
 
     def forward(self, feat: Tensor) -> SymexpTwoHot:
         """(..., F) -> distribution over (...)."""

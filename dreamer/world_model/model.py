@@ -48,6 +48,8 @@ class WorldModelConfig:
             for those that are not named.
         reward_scale: Multiplies the reward loss; where much is sensed that does not matter, its
             reconstruction drowns what little says how a reward comes about.
+        reward_outscale: Of the initial weights of the reward head's output, see `ScalarHead`; 0 in
+            the paper.
         cont_scale: Multiplies the continue loss; ends are rare where episodes are long.
         discount_horizon: The continue head is taught 1 - 1 / discount_horizon where the episode
             goes on.
@@ -65,6 +67,7 @@ class WorldModelConfig:
     recon_scale: float
     modality_scales: Mapping[str, float]
     reward_scale: float
+    reward_outscale: float
     cont_scale: float
     discount_horizon: float
     world_lr: float
@@ -84,6 +87,7 @@ class WorldModelConfig:
         for name, scale in self.modality_scales.items():
             check_range(f"modality_scales.{name}", scale, 0.0, 1000.0)
         check_range("reward_scale", self.reward_scale, 0.0, 1000.0)
+        check_range("reward_outscale", self.reward_outscale, 0.0, 10.0)
         check_range("cont_scale", self.cont_scale, 0.0, 1000.0)
         check_range("discount_horizon", self.discount_horizon, 2.0, 1e6)
         check_range("world_lr", self.world_lr, 0.0, 1.0)
@@ -176,7 +180,9 @@ class MultimodalWorldModel(nn.Module):
                 for name, keys in groups.items()
             }
         )
-        self.reward = ScalarHead(feat_dim, size.units, 1, init(seed, "reward"))
+        self.reward = ScalarHead(
+            feat_dim, size.units, 1, init(seed, "reward"), config.reward_outscale
+        )
         self.cont = ContinueHead(feat_dim, size.units, 1, init(seed, "cont"))
 
     @property

@@ -326,8 +326,9 @@ env: {id: CartPole-v1, num_envs: 8, action_repeat: 1, active_modalities: all,
 collect: {steps: 1000, policy: random}
 replay: {capacity: 1000, batch_size: 16, seq_len: 16}
 world_model: {size: tiny, kl_scale: 1.0, free_nats: 1, recon_scale: 1.0, modality_scales: {},
-  reward_scale: 1, cont_scale: 1, discount_horizon: 100, world_lr: 4e-5, fusion: attention,
-  modality_dropout: 0.0, embed_dim: auto, text: {model: own, finetune: false, tokenizer: own},
+  reward_scale: 1, reward_outscale: 0, cont_scale: 1, discount_horizon: 100, world_lr: 4e-5,
+  fusion: attention, modality_dropout: 0.0, embed_dim: auto,
+  text: {model: own, finetune: false, tokenizer: own},
   audio: {features: waveform, rate: auto, bins: 32}}
 pretrain: {updates: 5}
 imagination: {horizon: 15, starts: all}

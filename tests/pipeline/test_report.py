@@ -73,6 +73,7 @@ def small_model(spec):
         recon_scale=1.0,
         modality_scales={},
         reward_scale=1.0,
+        reward_outscale=0.0,
         cont_scale=1.0,
         discount_horizon=100.0,
         world_lr=1e-3,

@@ -21,6 +21,20 @@ def test_scalar_head_starts_at_exactly_zero(layers):
     assert loss.max().item() == pytest.approx(math.log(255), abs=1e-5)
 
 
+def test_a_head_that_does_not_start_from_zeros_weighs_mirrored_bins_alike():
+    head = ScalarHead(40, 16, 1, generator(), outscale=1.0)
+    logit = head(torch.randn(1000, 40)).logit
+    torch.testing.assert_close(logit, logit.flip(-1), rtol=0, atol=1e-5)
+    assert logit.std() > 0.1
+
+
+def test_a_head_that_does_not_start_from_zeros_teaches_what_lies_before_it_at_once():
+    for outscale, learns in ((0.0, False), (1.0, True)):
+        feat = torch.randn(8, 5, requires_grad=True)
+        ScalarHead(5, 16, 1, generator(), outscale)(feat).loss(torch.ones(8)).mean().backward()
+        assert bool(feat.grad.any()) == learns
+
+
 def test_scalar_head_learns_from_its_first_gradient():
     head = ScalarHead(5, 16, 1, generator())
     head(torch.randn(8, 5)).loss(torch.ones(8)).mean().backward()
