@@ -5,7 +5,7 @@ Every mistake is one `ConfigError` with the dotted path, what was found and what
 
 from pipeline.params.builder import build
 from pipeline.params.dotted import MAPPINGS, Raw, leaves, override, sections, subset
-from pipeline.params.root import EvaluateConfig, Params, from_raw, load_params
+from pipeline.params.root import EvaluateConfig, Params, from_raw, load_params, of_stages
 from pipeline.params.yaml_reader import load_raw, parse_set, parse_yaml
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "EvaluateConfig",
     "load_params",
     "from_raw",
+    "of_stages",
     "build",
     "MAPPINGS",
     "Raw",

@@ -10,7 +10,8 @@ from typing import Any
 from dreamer.types import ConfigError
 
 Raw = dict[str, Any]  # what YAML holds, before it is checked
-MAPPINGS = {"env.modalities"}  # values, not sections: their keys are the user's
+# Values, not sections: their keys are the user's.
+MAPPINGS = {"env.modalities", "tune.space", "world_model.modality_scales"}
 
 
 def leaves(raw: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

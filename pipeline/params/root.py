@@ -23,6 +23,9 @@ from pipeline.params.builder import build
 from pipeline.params.dotted import Raw, override
 from pipeline.params.yaml_reader import load_raw
 
+# Sections that no stage reads. The command that reads one builds and checks it.
+OF_COMMANDS = ("promote", "tune")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
@@ -83,7 +86,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """Everything in `params.yaml`, one section per part that it configures."""
+    """Everything in `params.yaml` that stages read, one section per part that it configures."""
 
     seed: int
     device: Literal["cpu", "cuda", "auto"]
@@ -186,13 +189,18 @@ def check_rates(params: Params) -> None:
             raise ConfigError(key, rate, f"{low:g} to {high:g} while meta.enabled")
 
 
+def of_stages(raw: Raw) -> Raw:
+    """Return the parameters without the sections that only commands read."""
+    return {name: section for name, section in raw.items() if name not in OF_COMMANDS}
+
+
 def from_raw(raw: Raw) -> Params:
-    """Build and validate the parameters.
+    """Build and validate the parameters of the stages.
 
     Raises:
         ConfigError: for every mistake, with the dotted key.
     """
-    return validate(build(Params, raw))
+    return validate(build(Params, of_stages(raw)))
 
 
 def load_params(

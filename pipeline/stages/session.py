@@ -17,7 +17,7 @@ import torch
 from dreamer import checkpoint
 from dreamer.types import ConfigError
 from pipeline.closure import ROOT, import_closure
-from pipeline.params import Params, Raw, leaves, subset
+from pipeline.params import Params, Raw, leaves, of_stages, subset
 from pipeline.scratch import Scratch, fingerprint
 from pipeline.stages.lineage import link_reused, log_inputs, mark_run
 from pipeline.tracking import RunIdentity, Tracker, git_commit, project_root
@@ -183,7 +183,7 @@ def pipeline_key(raw: Raw) -> str:
     """Key of the run that all stages of one pipeline belong to: parameters and code."""
     code = sorted({path for name in STAGES for path in import_closure(f"pipeline.stages.{name}")})
     hashes = [hashlib.sha256((ROOT / path).read_bytes()).hexdigest() for path in code]
-    text = json.dumps([EXPERIMENT, raw, hashes], sort_keys=True)
+    text = json.dumps([EXPERIMENT, of_stages(raw), hashes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -232,7 +232,7 @@ def open_session(name: str, params: Params, raw: Raw, workspace: Workspace) -> I
         Tracker(runs / whole.key, whole, root=root) as summary,
     ):
         tracker.params(dict(leaves(subset(raw, STAGES[name].params))))
-        summary.params(dict(leaves(raw)))
+        summary.params(dict(leaves(of_stages(raw))))
         log_inputs(tracker, workspace.root, STAGES[name].deps)
         link_reused(summary, runs / whole.key, upstream_keys(name, raw, workspace))
         mark_run(runs / whole.key, name, own.key)

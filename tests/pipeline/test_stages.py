@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from read_recorder import record, undeclared, unread
 
-from pipeline.params import Raw, from_raw, leaves, load_raw, override
+from pipeline.params import Raw, from_raw, leaves, load_raw, of_stages, override
 from pipeline.presets import preset_overrides
 from pipeline.scratch import Interrupted
 from pipeline.stages import collect, evaluate, pretrain, train
@@ -121,7 +121,7 @@ def test_stages_read_what_they_declare_and_together_everything(tmp_path: Path) -
         assert undeclared(reads, declared) == set(), stage
         assert unread(reads, declared) == set(), stage
         seen |= reads
-    assert {key for key, _ in leaves(raw)} - seen == set(), "read by no stage"
+    assert {key for key, _ in leaves(of_stages(raw))} - seen == set(), "read by no stage"
 
 
 def test_collecting_ignores_what_pretraining_is_told(finished: Path, tmp_path: Path) -> None:
