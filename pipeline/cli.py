@@ -14,7 +14,10 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from pipeline.commands.settings import Wishes as Parameters
 
 MISTAKE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 # What a disk or its owner may refuse; other operating-system errors are ours and keep a traceback.
@@ -40,6 +43,15 @@ examples:
   dreamer train --env dmc_walker_walk --steps 100000 --device cuda
   dreamer train --set policy.clip_ratio=0.1 --set 'env.active_modalities=[image]'
   dreamer train --config flat.json --checkpoint outputs/mine
+"""
+TUNE_EXAMPLES = """\
+Tries the points of `tune.space` in params.yaml, or of the lists in a JSON file. The same command
+again goes on with what is left, and may be typed in several terminals at once: docs/tuning.md.
+
+examples:
+  dreamer tune --workers 2
+  dreamer tune --config space.json --search tpe --trials 40
+  dreamer tune --set 'tune.space={policy.clip_ratio: [0.1, 0.2]}' --storage sqlite:///tune.db
 """
 EVALUATE_EXAMPLES = """\
 examples:
@@ -125,6 +137,8 @@ def _lines(args: argparse.Namespace) -> Iterable[str]:
     match args.command:
         case "train":
             return _train(args)
+        case "tune":
+            return _tune(args)
         case "evaluate" | "play":
             return _evaluate_or_play(args)
         case "inspect":
@@ -151,9 +165,16 @@ def _lines(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _train(args: argparse.Namespace) -> Iterable[str]:
-    from pipeline.commands import settings, train
+    from pipeline.commands import train
 
-    wishes = settings.Wishes(
+    return train.run(_parameters(args), args.checkpoint)
+
+
+def _parameters(args: argparse.Namespace) -> Parameters:
+    """What `_parameter_arguments` read."""
+    from pipeline.commands import settings
+
+    return settings.Wishes(
         preset=args.preset,
         config=args.config,
         env=args.env,
@@ -163,7 +184,20 @@ def _train(args: argparse.Namespace) -> Iterable[str]:
         multimodal=args.multimodal,
         settings=tuple(args.settings),
     )
-    return train.run(wishes, args.checkpoint)
+
+
+def _tune(args: argparse.Namespace) -> Iterable[str]:
+    from pipeline.tune import command
+
+    wishes = command.Wishes(
+        parameters=_parameters(args),
+        study=args.study,
+        storage=args.storage,
+        search=args.search,
+        trials=args.trials,
+        workers=args.workers,
+    )
+    return command.run(wishes)
 
 
 def _evaluate_or_play(args: argparse.Namespace) -> Iterable[str]:
@@ -222,6 +256,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     choose = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary, epilog in (
         ("train", "train an agent, or go on training it", TRAIN_EXAMPLES),
+        ("tune", "search better parameters, or go on searching", TUNE_EXAMPLES),
         ("evaluate", "play episodes with an agent and print its figures", EVALUATE_EXAMPLES),
         ("play", "record episodes of an agent as GIF", PLAY_EXAMPLES),
         ("inspect", "show what is in a checkpoint", INSPECT_EXAMPLES),
@@ -240,6 +275,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
             allow_abbrev=False,
         )
     _train_arguments(commands["train"])
+    _tune_arguments(commands["tune"])
     _agent_arguments(commands["evaluate"])
     commands["evaluate"].add_argument(
         "--env", metavar="ID", help="another environment with the same spaces"
@@ -262,10 +298,30 @@ FOLDER = "folder of a checkpoint, or one that `dreamer train` wrote (then its be
 
 
 def _train_arguments(parser: _Parser) -> None:
+    _parameter_arguments(parser)
+    parser.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        type=Path,
+        help="folder to go on from and to write; default: outputs/<env>-seed<seed>",
+    )
+
+
+def _tune_arguments(parser: _Parser) -> None:
+    _parameter_arguments(parser)
+    add = parser.add_argument
+    add("--study", metavar="NAME", help="default: named after environment and parameters")
+    add("--storage", metavar="S", help="a journal file or an Optuna URL; default: a journal")
+    add("--search", choices=("grid", "tpe"), help="default: tune.search of params.yaml")
+    add("--trials", metavar="N", type=whole, help="in all, earlier ones included")
+    add("--workers", metavar="W", type=whole, default=1, help="processes; default: %(default)s")
+
+
+def _parameter_arguments(parser: _Parser) -> None:
     add = parser.add_argument
     add("--preset", metavar="NAME", help="overlay of presets/; `dreamer use list` shows them")
     add("--env", metavar="ID", help="a Gymnasium id, module:Id, dmc_<domain>_<task>, MiniGrid-...")
-    add("--config", metavar="FILE", type=Path, help="flat JSON configuration")
+    add("--config", metavar="FILE", type=Path, help="flat JSON configuration; lists for `tune`")
     add(
         "--set",
         metavar="KEY=VALUE",
@@ -278,12 +334,6 @@ def _train_arguments(parser: _Parser) -> None:
         "--multimodal",
         action="store_true",
         help="keep every modality; without it the first image, or all but texts and sounds",
-    )
-    add(
-        "--checkpoint",
-        metavar="DIR",
-        type=Path,
-        help="folder to go on from and to write; default: outputs/<env>-seed<seed>",
     )
     add("--device", metavar="D", help="cpu, cuda or auto")
     add("--steps", metavar="N", type=whole, help="environment steps in all")

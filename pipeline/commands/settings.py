@@ -77,24 +77,35 @@ def resolve(wishes: Wishes) -> Resolved:
         ConfigError: For every mistake, with the dotted key.
     """
     path = find_params()
-    raw = load_raw(path)
-    expectations: dict[str, int] = {}
-    layers: list[Mapping[str, Any]] = []
-    if wishes.preset is not None:
-        layers.append(preset_overrides(wishes.preset, raw))
-    asked = len(layers)
-    if wishes.config is not None:
-        overrides, expectations = read_flat_config(wishes.config)
-        layers.append(overrides)
-    layers += [_options(wishes), _settings(wishes.settings)]
-    for layer in layers:
-        raw = override(raw, layer)
+    overrides, expectations = read_flat_config(wishes.config) if wishes.config else ({}, {})
+    raw, layers = layered(wishes, load_raw(path), overrides)
     said = _keys(layers)
     if not said & {"env", "env.active_modalities"} and raw["env"]["active_modalities"] == "all":
         raw = override(raw, {"env.active_modalities": "first"})
-    raw, shrunk = _fit_collection(raw, _keys(layers[asked:]))
+    raw, shrunk = _fit_collection(raw, _keys(layers[1:]))
     notes = (f"Parameters: {path}", *shrunk)
     return Resolved(raw, from_raw(raw), expectations, notes)
+
+
+def layered(
+    wishes: Wishes, raw: Raw, overrides: Mapping[str, Any]
+) -> tuple[Raw, list[Mapping[str, Any]]]:
+    """Lay everything that was said over the parameters, and nothing that was not.
+
+    Args:
+        raw: Of params.yaml. overrides: Of the file that `wishes.config` names.
+
+    Returns:
+        The parameters, and the layers; the first is the preset's.
+
+    Raises:
+        ConfigError: A key or the preset is unknown, or said twice.
+    """
+    preset = {} if wishes.preset is None else preset_overrides(wishes.preset, raw)
+    layers = [preset, overrides, _options(wishes), _settings(wishes.settings)]
+    for layer in layers:
+        raw = override(raw, layer)
+    return raw, layers
 
 
 def _options(wishes: Wishes) -> dict[str, Any]:

@@ -35,7 +35,8 @@ from pipeline.stages.session import STAGES, Session
 from pipeline.tracking import SyncReport, TrackingError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "evaluate", "play", "inspect", "report", "use", "views", "sync", "summary")
+COMMANDS = ("train", "tune", "evaluate", "play", "inspect", "report", "use", "views", "sync")
+COMMANDS += ("summary",)
 PUSH = ActionSpec(kind="discrete", sizes=(2,))
 MADE = ("data", "models", "reports")
 NOTHING_SAID = Wishes(
