@@ -1,0 +1,1 @@
+"""A trained policy that answers requests: one class, packaged for MLflow or served on its own."""

@@ -1,0 +1,45 @@
+"""The model's code for MLflow: it reads this file, so that nothing is pickled.
+
+Whatever is wrong with a request becomes an answer 400 that says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow.models
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from dreamer.types import ConfigError
+from pipeline.serving.policy import ServedPolicy
+from pipeline.serving.request import STATE
+
+
+class PolicyModel(PythonModel):
+    """A policy as MLflow calls it."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the agent that lies beside the code."""
+        self.policy = ServedPolicy(Path(context.artifacts["agent"]))
+
+    # A type of `model_input` would be taken for a schema, and MLflow warns that it is missing.
+    def predict(  # type: ignore[no-untyped-def]
+        self,
+        context: PythonModelContext,
+        model_input,  # noqa: ANN001
+        params: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """See `ServedPolicy.answer`; MLflow fills `params` up from the signature."""
+        del context
+        wishes = dict(params or {})
+        try:
+            answer = self.policy.answer(model_input, wishes["policy"], int(wishes["seed"]))
+        except ConfigError as error:
+            raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
+        return {"action": answer.action, STATE: answer.states}
+
+
+mlflow.models.set_model(PolicyModel())
