@@ -82,6 +82,10 @@ class Job(NamedTuple):
     changes: tuple[tuple[str, Any], ...] = ()
     deprived: int = 0
 
+    def __hash__(self) -> int:
+        """Without the changes, which may hold lists."""
+        return hash(self.name)
+
     @property
     def stem(self) -> str:
         """What runs that differ in their seed alone are called."""

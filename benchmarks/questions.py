@@ -20,6 +20,7 @@ from benchmarks.measures import (
     runs_on_a_bound,
     share,
 )
+from benchmarks.modalities import MODALITIES
 from benchmarks.question import Question, Task
 from benchmarks.variants import (
     FLAT,
@@ -281,4 +282,4 @@ PARTS = Question(
     ),
 )
 
-QUESTIONS: Sequence[Question] = (EXPLORATION, LEVELED, POWER, SELF_TUNING, PARTS)
+QUESTIONS: Sequence[Question] = (EXPLORATION, LEVELED, POWER, SELF_TUNING, PARTS, MODALITIES)

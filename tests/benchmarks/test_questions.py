@@ -129,7 +129,7 @@ def test_every_variant_has_valid_parameters_that_its_rates_allow():
 def test_every_arm_has_three_seeds_and_every_expectation_names_runs_that_exist():
     for question in QUESTIONS:
         stems = {job.stem for job in question_jobs(question)}
-        row = fake(Job("smoke", 0), 500.0) | {"rates": RATE}
+        row = fake(Job("smoke", 0), 500.0) | {"rates": RATE, "withheld": WITHHELD}
         results = Results({stem: [row] for stem in stems}, dict.fromkeys(stems, 1.0))
         for each in question.claims:
             assert each.measure(results) is not None, f"{question.name}: {each.text}"
@@ -137,6 +137,8 @@ def test_every_arm_has_three_seeds_and_every_expectation_names_runs_that_exist()
             assert len(set(task.seeds)) >= 3
 
 
+SCORES = {"return": 8.3, "bit0": 0.5, "bit1": 1.0, "bit2": 1.0, "trial": 0.5}
+WITHHELD = dict.fromkeys(("nothing", "image", "text", "audio", "vector"), SCORES)
 RATE = {"meta/lr": {"tuned": 1e-3, "start": 1e-2, "final": 5e-4, "near": True, "on_bound": False}}
 
 
