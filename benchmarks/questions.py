@@ -251,8 +251,9 @@ SELF_TUNING = Question(
         *recovery("cartpole-short", "d10"),
     ),
     analysis=(
-        "Rates ten times too high do this agent no harm, as far as single runs tell that are "
-        "not among the rows: with all three rates at ten times the preset's and more, up to the "
+        "Rates ten times too high do this agent no harm: on PinPad it returns more with them than "
+        "with the tuned ones, so that there is nothing to recover from. Single runs that are not "
+        "among the rows say the same: with all three rates at ten times the preset's and more, up to the "
         "bound of 0.01, CartPole reached 500, Pendulum -171, MiniGrid-Empty 0.955 and DeepSea "
         "10 its treasure, mostly in fewer steps. A step of LaProp has the size of its rate "
         "whatever the gradient, and weights in front of a normalisation grow until such steps "
@@ -279,6 +280,17 @@ PARTS = Question(
             measure=lead("pits-soon-all", "pits-soon-flat"),
             at_least=0.1,
         ),
+    ),
+    analysis=(
+        "The task is hard to find and easy to do, and of all parts curiosity alone looks for it: "
+        "it arrives with two seeds of three, nothing else ever does. So the table tells what "
+        "helps to explore, and nothing of the parts that help to learn what was found; those "
+        "have questions of their own.",
+        "Everything together is worse than curiosity alone, because it pays the manager for "
+        "curiosity, whose goals the worker is free to ignore, and not the worker, who acts. Paid "
+        "for it as well (`policy.worker.icm`) the worker arrives with one seed, and now and then "
+        "with another; what remains of the difference may be chance, the weight of empowerment, "
+        "which hurts here, or the two levels.",
     ),
 )
 
