@@ -30,7 +30,7 @@ ifeq ($(shell uname -s),Linux)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456
 endif
 
-.PHONY: help setup repro retrain changes propose lock-check twice test lint format tests slow ui bench evidence lock clean
+.PHONY: help setup repro study retrain changes propose lock-check twice test lint format tests slow ui bench evidence lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -74,6 +74,9 @@ lock-check: setup  ## is dvc.lock of this code and these parameters?
 
 twice: setup  ## the pipeline in seconds, in two fresh copies: equal locks
 	$(BIN)/python -m pytest -q tests/pipeline/test_dvc_repro.py
+
+study: setup  ## tune CartPole on a grid of 27 points, two at a time; again: go on with it (APPLY=1 writes the winner down)
+	$(BIN)/dreamer tune --preset tune_cartpole --study cartpole-grid --workers $(or $(WORKERS),2) $(if $(APPLY),--apply)
 
 test: setup lint tests  ## lint, types and the fast tests: what CI runs
 

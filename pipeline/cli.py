@@ -197,7 +197,7 @@ def _tune(args: argparse.Namespace) -> Iterable[str]:
         trials=args.trials,
         workers=args.workers,
     )
-    return command.run(wishes)
+    return command.apply(wishes) if args.apply else command.run(wishes)
 
 
 def _evaluate_or_play(args: argparse.Namespace) -> Iterable[str]:
@@ -315,6 +315,11 @@ def _tune_arguments(parser: _Parser) -> None:
     add("--search", choices=("grid", "tpe"), help="default: tune.search of params.yaml")
     add("--trials", metavar="N", type=whole, help="in all, earlier ones included")
     add("--workers", metavar="W", type=whole, default=1, help="processes; default: %(default)s")
+    add(
+        "--apply",
+        action="store_true",
+        help="train the best again on other seeds and write the winner into params.yaml",
+    )
 
 
 def _parameter_arguments(parser: _Parser) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.closure import ROOT, import_closure
 from pipeline.stages.session import STAGES, Stage
+from pipeline.stages.tuned import RECORD, TUNED
 
 HEADER = """\
 # The story in four stages. Written by `python -m pipeline.dvc_file`: code dependencies are the
@@ -58,9 +59,10 @@ artifacts:
 """
 
 
-def dvc_yaml() -> str:
-    """Text of the file."""
-    return HEADER + "stages:\n" + "".join(_stage(n, s) for n, s in STAGES.items()) + PLOTS
+def dvc_yaml(root: Path = ROOT) -> str:
+    """Text of the file; with the stage `tuned` where `root` holds what it compares."""
+    tuned = {"tuned": TUNED} if (root / RECORD).exists() else {}
+    return HEADER + "stages:\n" + "".join(_stage(n, s) for n, s in (STAGES | tuned).items()) + PLOTS
 
 
 def _stage(name: str, stage: Stage) -> str:
@@ -69,6 +71,8 @@ def _stage(name: str, stage: Stage) -> str:
     parts = {"params": list(stage.params), "deps": deps, "outs": list(stage.outs)}
     lines = [f"  {name}:", f"    cmd: sh pipeline/stages/run.sh {name}"]
     for key, values in parts.items():
+        if not values:
+            continue
         lines.append(f"    {key}:")
         lines += [f"      - {value}" for value in values]
     return "\n".join(lines) + "\n"

@@ -23,6 +23,8 @@ from dreamer.types import ConfigError
 from pipeline.params import MAPPINGS, Raw, load_raw, override, parse_yaml
 
 PRESETS = Path(__file__).parents[1] / "presets"
+# ruamel's reader and the document to change -> dotted key -> value as it is to be written
+Notation = Callable[[YAML, Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Change(NamedTuple):
@@ -88,15 +90,46 @@ def apply_preset(
         ConfigError: if the preset is unknown, does not fit or the file cannot be written.
     """
     path = Path(params_path)
+    overrides = preset_overrides(name, load_raw(path), folder)
+
+    def as_written(yaml: YAML, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        preset = folder / f"{name}.yaml"
+        return dict(_overlay(yaml.load(preset.read_text(encoding="utf-8")), document, ""))
+
+    return _apply(overrides, path, check, as_written)
+
+
+def apply_values(
+    values: Mapping[str, Any],
+    params_path: str | Path = "params.yaml",
+    check: Callable[[Raw], object] | None = None,
+) -> list[Change]:
+    """Write single values into `params.yaml`, as `apply_preset` does.
+
+    Args:
+        values: Dotted key -> value.
+
+    Raises:
+        ConfigError: if a key is unknown, `check` refuses or the file cannot be written.
+    """
+    return _apply(values, Path(params_path), check, lambda *_: values)
+
+
+def _apply(
+    values: Mapping[str, Any],
+    path: Path,
+    check: Callable[[Raw], object] | None,
+    as_written: Notation,
+) -> list[Change]:
     raw = load_raw(path)
-    overrides = preset_overrides(name, raw, folder)
-    settings = [Change(key, _value(raw, key), new) for key, new in overrides.items()]
+    override(raw, values)  # refuses unknown keys
+    settings = [Change(key, _value(raw, key), new) for key, new in values.items()]
     changes = [change for change in settings if _differ(change.old, change.new)]
     wanted = override(raw, {change.key: change.new for change in changes})
     if check:
         check(wanted)
     if changes:
-        text = _edited(path, folder / f"{name}.yaml", [change.key for change in changes])
+        text = _edited(path, [change.key for change in changes], as_written)
         if _differ(parse_yaml(text, str(path)), wanted):
             raise ConfigError(str(path), "YAML that changes when it is rewritten", "plain YAML")
         _replace(path, text)
@@ -115,8 +148,8 @@ def _overlay(node: Mapping[str, Any], raw: Mapping[str, Any], path: str) -> Iter
             raise ConfigError(dotted, value, "a section with " + ", ".join(below))
 
 
-def _edited(path: Path, preset: Path, keys: list[str]) -> str:
-    """Return the text of `path` with the values of `keys` as `preset` writes them."""
+def _edited(path: Path, keys: list[str], as_written: Notation) -> str:
+    """Return the text of `path` with other values of `keys`, in the notation of their source."""
     yaml = YAML()
     yaml.Representer = _Representer
     yaml.preserve_quotes = True
@@ -124,7 +157,7 @@ def _edited(path: Path, preset: Path, keys: list[str]) -> str:
     yaml.indent(mapping=2, sequence=4, offset=2)
     try:
         document = yaml.load(path.read_text(encoding="utf-8"))
-        overlay = dict(_overlay(yaml.load(preset.read_text(encoding="utf-8")), document, ""))
+        overlay = as_written(yaml, document)
     except YAMLError as error:
         line = " ".join(str(error).split())
         raise ConfigError(str(path), line, "YAML that ruamel.yaml can read, too") from error

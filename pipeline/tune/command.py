@@ -20,6 +20,7 @@ from pipeline.flat_config import check_dims, read_search_space
 from pipeline.params import from_raw, load_raw, override
 from pipeline.stages.session import STAGES
 from pipeline.tune.crew import Crew
+from pipeline.tune.final import final_plan, judged, written
 from pipeline.tune.ledger import ENDED, FAILED, Ledger, open_ledger, values_of
 from pipeline.tune.pictures import draw
 from pipeline.tune.plan import FOLDER, Plan, default_name
@@ -58,16 +59,40 @@ def run(wishes: Wishes) -> Iterator[str]:
     plan = planned(wishes)
     ledger = open_ledger(plan)
     ledger.forgive()
-    path = plan.write()
     yield f"study      {plan.study} in {plan.folder}, {_progress(ledger)}"
+    yield from worked(ledger, wishes.workers)
+    yield from _farewell(ledger)
+
+
+def apply(wishes: Wishes) -> Iterator[str]:
+    """Train the best trials and the default with the final seeds; write the winner down.
+
+    Raises:
+        DreamerError: On every mistake, or when no trial is complete.
+    """
+    project = Path.cwd()
+    plan = planned(wishes)
+    ledger = open_ledger(plan, create=False)
+    final = open_ledger(final_plan(ledger))
+    final.forgive()
+    yield f"study      {plan.study} in {plan.folder}, {_progress(ledger)}"
+    yield f"finals     {len(final.plan.finalists)} points, seeds {list(final.plan.seeds)}"
+    yield from worked(final, wishes.workers)
+    verdict = judged(final)
+    yield from verdict.lines()
+    if verdict.winner is not None:
+        yield from written(final.plan, verdict, project)
+
+
+def worked(ledger: Ledger, workers: int) -> Iterator[str]:
+    """Let workers finish a study, track it and draw it; yield a line for each trial that ends."""
+    path = ledger.plan.write()
     with terminated(), open_diary(ledger, Path.cwd()) as diary:
         news = News(ledger, diary, {t.number for t in ledger.trials() if t.state.is_finished()})
-        with Crew(path, wishes.workers) as crew:
+        with Crew(path, workers) as crew:
             for _ in crew.watch(LOOK):
                 yield from news.told()
-        pictures = draw(ledger, plan.folder)
-        diary.close(pictures)
-    yield from _farewell(ledger, pictures)
+        diary.close(draw(ledger, ledger.plan.folder))
 
 
 def planned(wishes: Wishes) -> Plan:
@@ -146,14 +171,12 @@ def _line(trial: FrozenTrial) -> str:
     return f"{head}  {mean:.6g} ({seeds}){pruned}"
 
 
-def _farewell(ledger: Ledger, pictures: list[Path]) -> Iterator[str]:
-    standing = ledger.standing()
-    complete = [t for t in standing if t.state == TrialState.COMPLETE]
-    yield f"done       {_progress(ledger)}, {_made(standing)}"
-    for trial in sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))[:SHOWN]:
-        yield f"best       {_line(trial)}"
-    yield from (f"picture    {path}" for path in pictures)
+def _farewell(ledger: Ledger) -> Iterator[str]:
+    yield f"done       {_progress(ledger)}, {_made(ledger.standing())}"
+    yield from (f"best       {_line(trial)}" for trial in ledger.ranked()[:SHOWN])
+    yield from (f"picture    {path}" for path in sorted(ledger.plan.folder.glob("*.png")))
     yield f"table      {ledger.plan.folder / 'trials.csv'}"
+    yield "next       the same command with --apply trains the best on other seeds"
 
 
 def _made(trials: list[FrozenTrial]) -> str:

@@ -66,10 +66,10 @@ class Ledger:
         forgiven = set(self.study.user_attrs.get("forgiven", ()))
         return [t for t in self.trials() if _stands(t) and t.number not in forgiven]
 
-    def best(self) -> FrozenTrial | None:
-        """The complete trial with the highest value, the earliest of equals."""
-        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE]
-        return max(complete, key=lambda t: (t.value, -t.number), default=None)
+    def ranked(self) -> list[FrozenTrial]:
+        """Complete trials, the highest value first, the earliest of equals first."""
+        complete = [t for t in self.standing() if t.state == TrialState.COMPLETE]
+        return sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))
 
     def forgive(self) -> None:
         """Let points whose training failed be tried again."""
@@ -102,10 +102,10 @@ class Ledger:
                 log.info("trial %d: its worker is gone; its point is tried again", trial.number)
 
     def fill(self) -> None:
-        """Put up every point that is wanted and not there: the default, a grid, lost ones."""
+        """Put up every point that is wanted and not there: finalists, a grid, lost ones."""
         standing = self.standing()
         there = {name_of(point) for point in map(point_of, standing) if point is not None}
-        room = self.plan.config.trials - len(standing)
+        room = self.plan.trials - len(standing)
         for point in self._wanted():
             if room > 0 and name_of(point) not in there:
                 self.study.enqueue_trial(point, user_attrs={"point": point})
@@ -126,6 +126,9 @@ class Ledger:
             yield
 
     def _wanted(self) -> Iterator[Point]:
+        if self.plan.finalists:
+            yield from self.plan.finalists
+            return
         if self.plan.config.search == "grid":
             yield from grid(self.axes)
             return
@@ -160,7 +163,7 @@ class Ledger:
             trial = self.study.ask()
             presence.sign(trial)
             self._set_parameters(trial)
-            if self._rank(trial) >= self.plan.config.trials:
+            if self._rank(trial) >= self.plan.trials:
                 self.void(trial.number, SURPLUS)
                 return None
             if not self._is_repeated(trial):
@@ -172,8 +175,8 @@ class Ledger:
     def _has_room(self) -> bool:
         standing = self.standing()
         points = {name_of(point) for point in map(point_of, standing) if point is not None}
-        room = len(standing) < self.plan.config.trials and len(points) < size(self.axes)
-        return room and self.plan.config.search != "grid"
+        room = len(standing) < self.plan.trials and len(points) < size(self.axes)
+        return room and self.plan.config.search != "grid" and not self.plan.finalists
 
     def _draw_by_lot(self) -> None:
         """Put up a point of a space of lists that was not there yet."""

@@ -26,16 +26,16 @@ def draw(ledger: Ledger, folder: Path) -> list[Path]:
     """Write `trials.csv` and the pictures; return the paths of the pictures."""
     trials = ledger.standing()
     write_bytes(folder / "trials.csv", table(trials).encode())
-    paths = [folder / f"{name}.png" for name in ("importance", "slices", "history")]
+    paths = [folder / f"{name}.png" for name in ("history", "importance", "slices")]
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     if not complete:
         for path in paths:
             placard(path, "no trial is complete")
         return paths
     objective = ledger.plan.config.objective
-    importance_picture(paths[0], importance(complete))
-    slices_picture(paths[1], complete, ledger.axes, objective)
-    history_picture(paths[2], trials, objective)
+    importance_picture(paths[1], importance(complete))
+    slices_picture(paths[2], complete, ledger.axes, objective)
+    history_picture(paths[0], trials, objective)
     return paths
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from pipeline.params import Raw, of_stages
 from pipeline.report.tables import write_json
 from pipeline.tune.config import TuneConfig, tune_config
-from pipeline.tune.space import Axis, read_space
+from pipeline.tune.space import Axis, Point, read_space
 
 FOLDER = Path("outputs") / "tune"
 FILE = "plan.json"
+MANY = 10**6  # trials of a study that ends with its finalists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +26,14 @@ class Plan:
         raw: The parameters that trials change, the section `tune` included.
         study: Its name. storage: Optuna's URL, or a path of a journal.
         folder: Of the study; stages lie beside it.
+        finalists: Points to train with `tune.final_seeds`, in place of a search; empty for one.
     """
 
     raw: Raw
     study: str
     storage: str
     folder: Path
+    finalists: tuple[Point, ...] = ()
 
     @property
     def config(self) -> TuneConfig:
@@ -41,6 +44,21 @@ class Plan:
     def axes(self) -> tuple[Axis, ...]:
         """What is searched."""
         return read_space(self.config, self.raw)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Trainings of each trial."""
+        return self.config.final_seeds if self.finalists else self.config.seeds
+
+    @property
+    def evaluate_seed(self) -> int:
+        """Of the episodes that judge trials; finalists are judged by those of `dvc repro`."""
+        return int(self.raw["evaluate"]["seed"]) if self.finalists else self.config.evaluate_seed
+
+    @property
+    def trials(self) -> int:
+        """How many in all."""
+        return MANY if self.finalists else self.config.trials
 
     @property
     def stages(self) -> Path:
@@ -54,9 +72,9 @@ class Plan:
         return {
             "parameters": of_stages(self.raw),
             "space": [[axis.key, str(axis.distribution)] for axis in self.axes],
-            "seeds": list(config.seeds),
+            "seeds": list(self.seeds),
             "objective": config.objective,
-            "evaluate_seed": config.evaluate_seed,
+            "evaluate_seed": self.evaluate_seed,
         }
 
     def write(self) -> Path:
@@ -69,6 +87,7 @@ class Plan:
                 "study": self.study,
                 "storage": self.storage,
                 "folder": self.folder.as_posix(),
+                "finalists": self.finalists,
             },
         )
         return path
@@ -77,7 +96,8 @@ class Plan:
 def read_plan(path: Path) -> Plan:
     """Read what `Plan.write` wrote."""
     content = json.loads(path.read_text(encoding="ascii"))
-    return Plan(**{**content, "folder": Path(content["folder"])})
+    folder, finalists = Path(content["folder"]), tuple(content["finalists"])
+    return Plan(**{**content, "folder": folder, "finalists": finalists})
 
 
 def default_name(raw: Raw) -> str:

@@ -78,12 +78,12 @@ def figures(plan: Plan, point: Point, seed: int, evaluate_seed: int) -> Outcome:
 
 def _train_seeds(ledger: Ledger, trial: Trial) -> bool:
     """Train with one seed after the other; return whether the rest is not worth it."""
-    config = ledger.plan.config
+    plan, config = ledger.plan, ledger.plan.config
     values: dict[int, float] = {}
     made: list[str] = []
     started = time.monotonic()
-    for step, seed in enumerate(config.seeds):
-        outcome = figures(ledger.plan, trial.params, seed, config.evaluate_seed)
+    for step, seed in enumerate(plan.seeds):
+        outcome = figures(plan, trial.params, seed, plan.evaluate_seed)
         values[seed] = objective(outcome.metrics, config.objective)
         made += outcome.made
         trial.report(values[seed], step)
@@ -92,10 +92,17 @@ def _train_seeds(ledger: Ledger, trial: Trial) -> bool:
         trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
         if outcome.validation is not None:
             trial.set_user_attr(f"validation {seed}", outcome.validation.as_posix())
-        best = ledger.best()
-        if best and hopeless(values, values_of(best), config.prune_below):
-            return seed != config.seeds[-1]
+        trial.set_user_attr(f"metrics {seed}", outcome.metrics)
+        best = next(iter(ledger.ranked()), None)
+        if best and _is_hopeless(ledger.plan, values, values_of(best)):
+            return True
     return False
+
+
+def _is_hopeless(plan: Plan, values: dict[int, float], best: dict[int, float]) -> bool:
+    """Whether the seeds that are left are not worth it; finalists are never given up."""
+    left = len(values) < len(plan.seeds) and not plan.finalists
+    return left and hopeless(values, best, plan.config.prune_below)
 
 
 def _fail(ledger: Ledger, trial: Trial, error: Exception) -> None:

@@ -134,7 +134,7 @@ def test_a_trial_is_the_mean_over_its_seeds_and_a_hopeless_one_is_given_up(
     states = {t.params["policy.clip_ratio"]: t.state.name for t in ledger.trials()}
     assert states == {0.2: "COMPLETE", 0.1: "PRUNED", 0.3: "COMPLETE"}
     assert [clip for clip, _ in judged] == [0.2] * 3 + [0.1] * 2 + [0.3] * 3
-    best = ledger.best()
+    best = next(iter(ledger.ranked()), None)
     assert best is not None
     assert best.value == pytest.approx(32.0)
     assert values_of(best) == pytest.approx({1: 31.0, 2: 32.0, 3: 33.0})
