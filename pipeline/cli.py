@@ -196,6 +196,7 @@ def _tune(args: argparse.Namespace) -> Iterable[str]:
         search=args.search,
         trials=args.trials,
         workers=args.workers,
+        backend=args.backend,
     )
     return command.apply(wishes) if args.apply else command.run(wishes)
 
@@ -315,6 +316,12 @@ def _tune_arguments(parser: _Parser) -> None:
     add("--search", choices=("grid", "tpe"), help="default: tune.search of params.yaml")
     add("--trials", metavar="N", type=whole, help="in all, earlier ones included")
     add("--workers", metavar="W", type=whole, default=1, help="processes; default: %(default)s")
+    add(
+        "--backend",
+        choices=("inprocess", "dvc"),
+        default="inprocess",
+        help="who trains; dvc: each training is a DVC experiment; default: %(default)s",
+    )
     add(
         "--apply",
         action="store_true",

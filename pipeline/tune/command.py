@@ -20,6 +20,7 @@ from pipeline.flat_config import check_dims, read_search_space
 from pipeline.params import from_raw, load_raw, override
 from pipeline.stages.session import STAGES
 from pipeline.tune.crew import Crew
+from pipeline.tune.experiments import check_repository
 from pipeline.tune.final import final_plan, judged, written
 from pipeline.tune.ledger import ENDED, FAILED, Ledger, open_ledger, values_of
 from pipeline.tune.pictures import draw
@@ -38,7 +39,7 @@ class Wishes:
     Attributes:
         parameters: As for `dreamer train`; lists in its file are the space.
         study, storage: Name and place of the study. search, trials: As in params.yaml.
-        workers: Processes.
+        workers: Processes. backend: Who trains, `inprocess` or `dvc`.
     """
 
     parameters: Parameters
@@ -47,6 +48,7 @@ class Wishes:
     search: str | None
     trials: int | None
     workers: int
+    backend: str
 
 
 def run(wishes: Wishes) -> Iterator[str]:
@@ -101,6 +103,8 @@ def planned(wishes: Wishes) -> Plan:
     Raises:
         ConfigError: For every mistake, with the dotted key.
     """
+    if wishes.backend == "dvc":
+        check_repository(Path.cwd())
     if wishes.workers < 1:
         raise ConfigError("--workers", wishes.workers, "1 or more")
     parameters = wishes.parameters
@@ -111,10 +115,10 @@ def planned(wishes: Wishes) -> Plan:
     raw = override(raw, {key: value for key, value in said.items() if value is not None})
     name = wishes.study or default_name(raw)
     folder = FOLDER / name
-    if folder.parent != FOLDER or name in ("", ".", "..", "stages"):
+    if folder.parent != FOLDER or name in ("", ".", "..", "stages", "experiments"):
         raise ConfigError("--study", name, "a name that a folder may have")
     storage = wishes.storage or (folder / "journal.log").as_posix()
-    plan = Plan(raw=raw, study=name, storage=storage, folder=folder)
+    plan = Plan(raw=raw, study=name, storage=storage, folder=folder, backend=wishes.backend)
     check_dims(observe_spec(from_raw(plan.raw).env), expectations)
     return plan
 

@@ -18,11 +18,13 @@ class Outcome(NamedTuple):
     Attributes:
         metrics: Figures of its evaluation. made: Stages that ran; others were there already.
         validation: Table of the validations on the way, None where it is not at hand.
+        experiment: Name of the DVC experiment, None where it is none.
     """
 
     metrics: dict[str, float]
     made: tuple[str, ...]
     validation: Path | None
+    experiment: str | None = None
 
 
 def settings(point: Point, seed: int, evaluate_seed: int) -> Point:

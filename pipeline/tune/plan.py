@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         raw: The parameters that trials change, the section `tune` included.
         study: Its name. storage: Optuna's URL, or a path of a journal.
-        folder: Of the study; stages lie beside it.
+        folder: Of the study; stages lie beside it. backend: Who trains, `inprocess` or `dvc`.
         finalists: Points to train with `tune.final_seeds`, in place of a search; empty for one.
     """
 
@@ -33,6 +33,7 @@ class Plan:
     study: str
     storage: str
     folder: Path
+    backend: str = "inprocess"
     finalists: tuple[Point, ...] = ()
 
     @property
@@ -87,6 +88,7 @@ class Plan:
                 "study": self.study,
                 "storage": self.storage,
                 "folder": self.folder.as_posix(),
+                "backend": self.backend,
                 "finalists": self.finalists,
             },
         )

@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 from dreamer.types import ConfigError, DreamerError
 from pipeline.progress import configure_logging
 from pipeline.scratch import Interrupted
-from pipeline.tune import stages
+from pipeline.tune import experiments, stages
 from pipeline.tune.figures import Outcome, objective, parameters, settings
 from pipeline.tune.ledger import FAILED, INTERRUPTED, Ledger, open_ledger, values_of
 from pipeline.tune.pairs import hopeless
@@ -37,7 +37,8 @@ def work(plan: Plan) -> None:
         DreamerError: The storage went away, or no trial can succeed (an unknown objective).
         Interrupted: After a signal; the point of the trial at hand is put up again.
     """
-    os.environ["DREAMER_TRACKING"] = "off"  # whoever started the workers tracks their trials
+    if plan.backend == "inprocess":
+        os.environ["DREAMER_TRACKING"] = "off"  # whoever started the workers tracks their trials
     ledger = open_ledger(plan)
     with present(plan.folder, ledger.storage) as presence:
         while (trial := ledger.next_trial(presence)) is not None:
@@ -73,7 +74,10 @@ def run_trial(ledger: Ledger, trial: Trial) -> None:
 def figures(plan: Plan, point: Point, seed: int, evaluate_seed: int) -> Outcome:
     """One training of a point, with the backend of the plan."""
     changes = settings(point, seed, evaluate_seed)
-    return stages.train(parameters(plan.raw, changes), plan.stages)
+    raw = parameters(plan.raw, changes)
+    if plan.backend == "dvc":
+        return experiments.train(raw, plan.folder.parent / "experiments", Path.cwd())
+    return stages.train(raw, plan.stages)
 
 
 def _train_seeds(ledger: Ledger, trial: Trial) -> bool:
@@ -92,6 +96,8 @@ def _train_seeds(ledger: Ledger, trial: Trial) -> bool:
         trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
         if outcome.validation is not None:
             trial.set_user_attr(f"validation {seed}", outcome.validation.as_posix())
+        if outcome.experiment is not None:
+            trial.set_user_attr(f"experiment {seed}", outcome.experiment)
         trial.set_user_attr(f"metrics {seed}", outcome.metrics)
         best = next(iter(ledger.ranked()), None)
         if best and _is_hopeless(ledger.plan, values, values_of(best)):
