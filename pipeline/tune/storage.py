@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,7 +32,8 @@ def open_storage(url: str) -> BaseStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if "://" in url:
-                return get_storage(url)
+                with loggers_kept():
+                    return get_storage(url)
             Path(url).parent.mkdir(parents=True, exist_ok=True)
             storage = JournalStorage(JournalFileBackend(url))
             storage.get_all_studies()  # reads the file, which may be something else
@@ -37,6 +41,26 @@ def open_storage(url: str) -> BaseStorage:
     # Each database driver has errors of its own, and none of them is imported here.
     except Exception as error:
         raise ConfigError("--storage", masked(url), f"{KINDS}: {_reason(error)}") from error
+
+
+@contextmanager
+def loggers_kept() -> Iterator[None]:
+    """Undo what happens to loggers inside.
+
+    Optuna's migrations of a database configure the logging of the whole process, which silences
+    every logger that is there already.
+    """
+    known = [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    before = [(each, each.disabled, each.level, each.handlers[:]) for each in known]
+    try:
+        yield
+    finally:
+        for name in list(logging.root.manager.loggerDict):
+            if (logger := logging.getLogger(name)) not in known:
+                logger.setLevel(logging.NOTSET)
+        for logger, disabled, level, handlers in before:
+            logger.disabled, logger.handlers[:] = disabled, handlers
+            logger.setLevel(level)
 
 
 def masked(url: str) -> str:

@@ -193,20 +193,20 @@ def test_levels_select_our_records_and_keep_libraries_quiet(stderr):
     stream = stderr(io.StringIO())
     for level in ("debug", "info", "warning", "error"):
         configure_logging(level)
-        for name in ("dreamer.agent", "pipeline.tracking", "__main__", "alembic"):
+        for name in ("dreamer.agent", "pipeline.tracking", "__main__", "library"):
             for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
                 logging.getLogger(name).log(number, "%s %s", level, name)
     shown = [line.split(" - ") for line in stream.getvalue().splitlines()]
     for name in ("dreamer.agent", "pipeline.tracking", "__main__"):
         counts = [sum(text == f"{at} {name}" for _, text in shown) for at in ("debug", "info")]
         assert counts == [4, 3]
-    assert [(kind, text) for kind, text in shown if text.endswith("alembic")] == [
+    assert [(kind, text) for kind, text in shown if text.endswith("library")] == [
         *[
-            (kind, f"{at} alembic")
+            (kind, f"{at} library")
             for at in ("debug", "info", "warning")
             for kind in ("WARNING", "ERROR")
         ],
-        ("ERROR", "error alembic"),
+        ("ERROR", "error library"),
     ]
 
 

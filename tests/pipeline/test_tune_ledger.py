@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -188,3 +189,10 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--storage: found"):
         open_storage(str(path))
     assert masked("a/b.log") == "a/b.log"
+
+
+def test_a_database_leaves_the_logging_of_the_process_alone(tmp_path: Path) -> None:
+    logger, handlers = logging.getLogger("dreamer.agent"), logging.getLogger().handlers[:]
+    open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    assert not logger.disabled
+    assert logging.getLogger().handlers == handlers
