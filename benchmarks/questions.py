@@ -251,9 +251,9 @@ SELF_TUNING = Question(
         *recovery("cartpole-short", "d10"),
     ),
     analysis=(
-        "Rates ten times too high do this agent no harm: on PinPad it returns more with them than "
-        "with the tuned ones, so that there is nothing to recover from. Single runs that are not "
-        "among the rows say the same: with all three rates at ten times the preset's and more, up "
+        "Rates ten times too high do this agent little harm: on PinPad it returns about as much "
+        "with them as with the tuned ones, so that there is nothing to recover from. Single runs "
+        "that are not among the rows say the same: with all three rates at ten times the preset's and more, up "
         "to the bound of 0.01, CartPole reached 500, Pendulum -171, MiniGrid-Empty 0.955 and "
         "DeepSea 10 its treasure, mostly in fewer steps. A step of LaProp has the size of its rate "
         "whatever the gradient, and weights in front of a normalisation grow until such steps "
