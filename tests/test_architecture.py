@@ -36,6 +36,7 @@ FLOORS = {
         {"dvc_file", "page"},
         {"commands"},
         {"tune", "cluster"},
+        {"arguments"},
         {"cli"},
         {"__init__"},
     ],

@@ -24,6 +24,7 @@ from dreamer import checkpoint
 from dreamer.saved_agent import load_agent, save_agent
 from dreamer.types import ActionSpec, ConfigError, EnvSpec, ObsSpec
 from pipeline import cli
+from pipeline.arguments.parser import whole
 from pipeline.commands import agents, project, summary
 from pipeline.commands.settings import Wishes, observe_spec, resolve
 from pipeline.commands.train import default_folder, how_to_see_curves
@@ -591,8 +592,8 @@ def test_a_reader_that_goes_away_is_no_error(trained):
 
 @pytest.mark.parametrize(("text", "number"), [("3", 3), ("3.0", 3), ("1e5", 100_000), ("-2", -2)])
 def test_whole_numbers_as_mlflow_and_people_write_them(text, number):
-    assert cli.whole(text) == number
-    assert type(cli.whole(text)) is int
+    assert whole(text) == number
+    assert type(whole(text)) is int
 
 
 def test_the_stages_of_the_command_are_those_of_dvc():
