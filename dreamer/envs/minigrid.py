@@ -8,6 +8,7 @@ in BabyAI, and on request in MiniGrid, whose tasks have one mission each for the
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 
 from dreamer.envs.optional import one_line, require
@@ -23,8 +25,11 @@ from dreamer.types import EnvError
 AnyEnv = gym.Env[Any, Any]
 OPTIONS = (
     "rgb=TILE_PIXELS for the whole room or rgb_view=TILE_PIXELS for the agent's view, 1 to 64, "
-    "and mission=true or false"
+    "mission=true or false"
 )
+OURS = ("rgb", "rgb_view", "mission")
+# Parameters of constructors that an id must not set: they are given below, or hold objects.
+INNER = ("self", "args", "kwargs", "mission_space", "grid_size", "render_mode")
 
 
 def make_minigrid(name: str, options: Mapping[str, Any], *, render: bool) -> AnyEnv:
@@ -33,23 +38,34 @@ def make_minigrid(name: str, options: Mapping[str, Any], *, render: bool) -> Any
     Without options its observations are `grid`, the agent's view (7x7 tiles of 11 objects, 6
     colours and 3 states), and `direction` (4 classes). With `rgb=8` or `rgb_view=8` an RGB `image`
     of 8 pixels a tile takes the place of `grid`; a 5x5 room gives 40x40, the 7x7 view 56x56.
-    `mission` is the text of BabyAI's instructions, and of MiniGrid's with `mission=true`.
+    `mission` is the text of BabyAI's instructions, and of MiniGrid's with `mission=true`. Every
+    other option is one of the level's own constructor: `BabyAI-OpenDoorLoc-v0?debug=true`, with
+    which a wrong door ends the episode.
 
     Raises:
-        EnvError: The package is missing, or the id or an option is unknown.
+        EnvError: The package is missing, or the id, an option or its value is not known.
     """
     require("minigrid", "minigrid", name)
     wrappers = require("minigrid.wrappers", "minigrid", name)
-    pixels = dict(options)
-    mission = pixels.pop("mission", name.startswith("BabyAI-"))
-    fine = len(pixels) <= 1 and all(_is_tile(*option) for option in pixels.items())
-    if not fine or type(mission) is not bool:
-        raise EnvError(f"{name}: options {dict(options)}; allowed: {OPTIONS}")
+    pixels = {key: options[key] for key in ("rgb", "rgb_view") if key in options}
+    mission = options.get("mission", name.startswith("BabyAI-"))
+    level = {key: value for key, value in options.items() if key not in OURS}
+    known = _level(name)
+    fine = len(pixels) <= 1 and all(_is_tile(value) for value in pixels.values())
+    if not fine or type(mission) is not bool or not level.keys() <= set(known):
+        allowed = "".join(f", {option}" for option in known)
+        raise EnvError(f"{name}: options {dict(options)}; allowed: {OPTIONS}{allowed}")
     mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
-        env = gym.make(name, disable_env_checker=True, **mode)
+        env = gym.make(name, disable_env_checker=True, **mode, **level)
+        if level:  # some options are read when a level is laid out
+            with contextlib.redirect_stdout(io.StringIO()):
+                env.reset(seed=0)
     except gym.error.Error as error:
         raise EnvError(f"{name}: {one_line(error)}") from error
+    # What a level does not like in its own options, it says in one of these ways.
+    except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        raise EnvError(f"{name}: options {level}: {one_line(error)}") from error
     if "rgb" in options:
         env = wrappers.RGBImgObsWrapper(env, tile_size=options["rgb"])
     elif "rgb_view" in options:
@@ -57,8 +73,20 @@ def make_minigrid(name: str, options: Mapping[str, Any], *, render: bool) -> Any
     return MiniGridRows(env, pixels=bool(pixels), mission=mission)
 
 
-def _is_tile(key: str, value: object) -> bool:
-    return key in ("rgb", "rgb_view") and type(value) is int and 1 <= value <= 64
+def _level(name: str) -> list[str]:
+    """Options that the constructor of a level has, with those of the classes it is made of."""
+    try:
+        entry: Any = gym.spec(name).entry_point
+    except gym.error.Error as error:
+        raise EnvError(f"{name}: {one_line(error)}") from error
+    made = entry if callable(entry) else load_env_creator(entry)
+    kinds = [kind for kind in getattr(made, "__mro__", ()) if "__init__" in vars(kind)]
+    found = {option for kind in kinds for option in inspect.signature(kind.__init__).parameters}
+    return sorted(found - set(INNER))
+
+
+def _is_tile(value: object) -> bool:
+    return type(value) is int and 1 <= value <= 64
 
 
 class MiniGridRows(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

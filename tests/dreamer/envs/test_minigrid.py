@@ -107,6 +107,27 @@ def test_bad_options(tail):
         make_env(config(f"MiniGrid-Empty-5x5-v0{tail}"))
 
 
+def test_a_level_takes_its_own_options():
+    strict = make_env(config("BabyAI-OpenDoorLoc-v0?debug=true&room_size=5")).unwrapped
+    assert strict.debug
+    assert strict.room_size == 5
+    assert not make_env(config("BabyAI-OpenDoorLoc-v0")).unwrapped.debug
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        ("OpenDoorLoc-v0?doors=3", "allowed: .*, debug, "),
+        ("OpenDoorLoc-v0?select_by=%22smell%22", "select_by.*Not implemented"),
+        ("OpenDoorLoc-v0?room_size=0", "room_size"),
+        ("PickupDist-v0?room_size=5", "room_size"),  # which this level sets itself
+    ],
+)
+def test_an_option_that_a_level_does_not_have_is_one_line(tail, said):
+    with pytest.raises(EnvError, match=rf"^BabyAI-[^\n]*{said}[^\n]*$"):
+        make_env(config(f"BabyAI-{tail}"))
+
+
 def test_unknown_id_is_one_line():
     with pytest.raises(EnvError, match=r"^MiniGrid-NoSuch-v0: [^\n]*$"):
         make_env(config("MiniGrid-NoSuch-v0"))
