@@ -383,13 +383,29 @@ def test_stages_share_a_parent_whoever_comes_first(root):
 
 def test_the_run_of_mlflow_run_becomes_the_parent(root, monkeypatch):
     client = connect(root)
+    theirs = client.create_experiment("theirs")
+    given = client.create_run(theirs).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    with open_tracker(root, "stage", parent="whole"), open_tracker(root, "whole"):
+        assert "MLFLOW_RUN_ID" not in os.environ
+    stage, whole = (find_run(client, theirs, key) for key in ("stage", "whole"))
+    assert whole.data.tags["mlflow.parentRunId"] == given
+    assert stage.data.tags["mlflow.parentRunId"] == whole.info.run_id
+    assert client.get_run(given).info.status == "RUNNING"  # its own command ends it
+    assert client.get_experiment_by_name("exp") is None
+
+
+def test_what_was_begun_before_mlflow_run_goes_on_where_it_is(root, monkeypatch):
+    with open_tracker(root, "collect", parent="whole"), open_tracker(root, "whole"):
+        pass
+    client = connect(root)
     given = client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", given)
-    with open_tracker(root, parent="unused"):
-        assert "MLFLOW_RUN_ID" not in os.environ
-    assert run_of(root).data.tags["mlflow.parentRunId"] == given
-    assert run_of(root).info.run_id != given
-    assert client.get_run(given).info.status == "RUNNING"  # its own command ends it
+    with open_tracker(root, "train", parent="whole"), open_tracker(root, "whole"):
+        pass
+    whole = run_of(root, "whole").info.run_id
+    assert run_of(root, "train").data.tags["mlflow.parentRunId"] == whole
+    assert len(client.search_runs(["0"])) == 1
 
 
 def test_processes_that_come_first_together_do_not_collide(tmp_path, monkeypatch):
