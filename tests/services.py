@@ -20,6 +20,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 HOST = "127.0.0.1"
+OF_DEBIAN = Path("/usr/lib/postgresql")  # where its package puts each version
 BUCKET = "dreamer"
 PATIENCE = 120.0  # seconds in which a service must answer, on a busy machine
 QUIET_SERVER = {
@@ -32,7 +33,7 @@ QUIET_SERVER = {
 def postgres_programs() -> Path:
     """Folder of `initdb` and `pg_ctl`; skips the test without them, and fails it where CI=true."""
     on_path = shutil.which("initdb")
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # where Debian has them
+    folders = sorted(OF_DEBIAN.glob("*/bin"))
     folders += [Path(on_path).resolve().parent] if on_path else []
     found = [folder for folder in folders if (folder / "initdb").exists()]
     if found:

@@ -84,12 +84,12 @@ def test_the_stages_are_those_of_the_pipeline():
 @pytest.mark.parametrize("value", ["1", ""])
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_an_unknown_parameter_is_refused_with_one_line(capsys, entry, value):
-    words = shlex.split(line(entry, polciy=value))
+    words = shlex.split(line(entry, polcy=value))
     with pytest.raises(SystemExit) as stop:
         mlproject.main(words[2:])
     [said] = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2
-    assert "unknown argument '--polciy=" in said
+    assert "unknown argument '--polcy=" in said
 
 
 def test_settings_whose_quotation_does_not_end_are_refused(capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import services
 from command_line import checksums, dreamer
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -70,6 +71,17 @@ def _project(tmp_path, monkeypatch):
     for name in ("MLFLOW_RUN_ID", "DVC_ROOT", "DREAMER_TRACKING", place.PARENT_VARIABLE):
         monkeypatch.setenv(name, "")  # so that what the code sets is undone
         monkeypatch.delenv(name)
+
+
+def test_without_postgresql_they_are_skipped_and_fail_in_continuous_integration(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(services, "OF_DEBIAN", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for value, outcome in (("true", pytest.fail.Exception), ("", pytest.skip.Exception)):
+        monkeypatch.setenv("CI", value)
+        with pytest.raises(outcome, match="PostgreSQL is not installed"):
+            services.postgres_programs()
 
 
 def open_tracker(key, exit_wait):
