@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psycopg
@@ -15,7 +16,7 @@ from command_line import checksums, dreamer
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from optuna.trial import TrialState
-from services import BUCKET, MlflowServer, bucket, postgres, s3
+from services import BUCKET, PATIENCE, MlflowServer, bucket, postgres, s3
 from tuning import ROOT, TINY, WORKER, a_plan
 
 from pipeline.serving.package import write_model
@@ -145,8 +146,10 @@ def test_a_server_that_dies_in_the_middle_gets_all_of_it_when_it_is_back(
     with open_tracker("k1", exit_wait=1) as tracker:
         tracker.metrics(0, {"world/loss": 0.0})
         directory = tmp_path / ".runs" / "k1"
+        end = time.monotonic() + PATIENCE
         while count_pending(directory, server.uri):
-            pass
+            assert time.monotonic() < end
+            time.sleep(0.05)
         server.kill()
         for step in range(1, 5):
             tracker.metrics(step, {"world/loss": float(step)})
