@@ -106,8 +106,8 @@ bench: setup  ## measure the speed of one update, what modules and modalities ad
 evidence: setup  ## runs that show what is learned; finished ones are skipped (ONLY=question, question/arm or preset; LIST=1 says what is there)
 	$(BIN)/python -m benchmarks.evidence $(if $(ONLY),--only $(ONLY)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(LIST),--list)
 
-lock: setup  ## resolve pyproject.toml afresh into requirements.lock (TORCH_VERSION=... moves PyTorch)
-	$(BIN)/python .ci/lock.py $(TORCH_VERSION)
+lock: setup  ## resolve pyproject.toml afresh into requirements.lock (TORCH_VERSION=... moves PyTorch, KEEP=1 only adds)
+	$(BIN)/python .ci/lock.py $(TORCH_VERSION) $(if $(KEEP),--keep)
 
 clean:  ## remove the environment and the tools' caches; data, models, records and checkpoints stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

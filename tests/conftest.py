@@ -25,7 +25,7 @@ import pytest
 import torch
 
 FROM_THE_CALLER = ("DVC_EXP_NAME", "DVC_ROOT", "DVC_STAGE", "MLFLOW_EXPERIMENT_NAME")
-FROM_THE_CALLER += ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
+FROM_THE_CALLER += ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
 
 
 @pytest.fixture(autouse=True, scope="session")

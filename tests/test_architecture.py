@@ -38,6 +38,7 @@ FLOORS = {
         {"tune", "cluster"},
         {"arguments"},
         {"cli"},
+        {"mlproject"},
         {"__init__"},
     ],
 }

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-LOCKED_EXTRAS = ("atari", "audio", "crafter", "dmc", "minigrid", "text", "dev")
+LOCKED_EXTRAS = ("atari", "audio", "crafter", "dmc", "minigrid", "text", "store", "dev")
 LINES = [
     line
     for line in (ROOT / "requirements.lock").read_text().splitlines()

@@ -34,6 +34,24 @@ GRID = {
     "world_model.free_nats": [0.1, 3, 5],
     "policy.clip_ratio": [0.1, 0.2, 0.3],
 }
+# A worker whose trainings take a moment, and which hangs in its third trial if it is told to.
+WORKER = """
+import sys, time
+from pathlib import Path
+from pipeline.tune.ledger import open_ledger
+from pipeline.tune.plan import read_plan
+from pipeline.tune.presence import present
+ledger = open_ledger(read_plan(Path(sys.argv[1])))
+with present(ledger.plan.folder, ledger.storage) as presence:
+    count = 0
+    while (trial := ledger.next_trial(presence)) is not None:
+        count += 1
+        if count == 3 and sys.argv[2] == "hangs":
+            Path(sys.argv[3]).touch()
+            time.sleep(600)
+        time.sleep(0.05)
+        ledger.study.tell(trial, -trial.params["world_model.kl_scale"])
+"""
 
 
 def parameters(**tune: Any) -> Raw:

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from pipeline.arguments import agents, pages, project, training, tuning
+from pipeline.arguments import agents, pages, project, repro, training, tuning
 from pipeline.arguments.parser import Parser, parser_of_commands
 
 EXAMPLES = """\
@@ -22,6 +22,7 @@ examples:
 """
 IN_ORDER_OF_HELP = (
     training.add_train,
+    repro.add_repro,
     tuning.add_tune,
     agents.add_evaluate,
     agents.add_play,

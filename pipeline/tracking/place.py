@@ -42,7 +42,7 @@ def adopt_mlflow_run() -> str | None:
     """Return the parent run that the environment names, in `DREAMER_PARENT_RUN_ID`.
 
     `mlflow run` exports `MLFLOW_RUN_ID`, and whoever starts a run under it continues that very run;
-    a stage is a child of it instead.
+    a pipeline or a study is a child of it instead.
     """
     inherited = os.environ.pop("MLFLOW_RUN_ID", None)
     if inherited:

@@ -37,7 +37,6 @@ class RemoteRun:
         self.client, self.run, self.directory = client, run, directory
         self.run_id: str = run.info.run_id
         tags = run.data.tags
-        # `mlflow run` ends the runs that it began itself
         self._own_parent = tags[PARENT_TAG] if tags.get(OWN_PARENT_TAG) == "true" else None
 
     def deliver(self, event: Event) -> None:

@@ -83,8 +83,9 @@ def open_run(
         return run, state
     uri, body = tracking_uri(root), start.body
     with locked(lock_path(uri, root)):
-        experiment_id = _experiment(client, body["experiment"], uri)
-        run = find_run(client, experiment_id, body["key"])
+        above = _get_run(client, body["parent_run_id"]) if body["parent_run_id"] else None
+        places = _places(client, body["experiment"], uri, above)
+        run = _find(client, places, body["key"])
         if run is not None:
             # A child may have made its parent first, and could not know its name.
             client.update_run(run.info.run_id, name=body["name"])
@@ -93,22 +94,41 @@ def open_run(
             histories = {k: client.get_metric_history(run.info.run_id, k) for k in keys}
             floors = {k: max(m.step for m in history) for k, history in histories.items()}
             return run, UploadState(run_id=run.info.run_id, floors=floors)
-        run = _create_run(client, experiment_id, start)
+        run = _create_run(client, places, start, above)
     return run, UploadState(run_id=run.info.run_id)
 
 
-def _create_run(client: MlflowClient, experiment_id: str, start: Event) -> Run:
-    body = start.body
-    tags = {RUN_KEY_TAG: body["key"]}
-    if body["parent_run_id"] and _get_run(client, body["parent_run_id"]):
-        tags[PARENT_TAG] = body["parent_run_id"]
-    elif key := body["parent_key"]:
-        parent = find_run(client, experiment_id, key) or client.create_run(
-            experiment_id, start.time_ms, {RUN_KEY_TAG: key}, f"pipeline-{key[:8]}"
+def _places(client: MlflowClient, name: str, uri: str, above: Run | None) -> list[str]:
+    """Experiments in which a run may be; a new one begins in the first.
+
+    `mlflow run` is told an experiment, and what runs below it belongs there, unless it was begun
+    before in the project's own.
+    """
+    if above is None:
+        return [_experiment(client, name, uri)]
+    own = client.get_experiment_by_name(name)
+    begun = own is not None and own.lifecycle_stage == "active"
+    return [above.info.experiment_id, *([own.experiment_id] if own and begun else [])]
+
+
+def _create_run(client: MlflowClient, places: list[str], start: Event, above: Run | None) -> Run:
+    """Create a run below its own parent, or below `above`, the run of `mlflow run`."""
+    body, experiment_id = start.body, places[0]
+    tags = {PARENT_TAG: above.info.run_id} if above else {}
+    if key := body["parent_key"]:
+        parent = _find(client, places, key) or client.create_run(
+            experiment_id, start.time_ms, tags | {RUN_KEY_TAG: key}, f"pipeline-{key[:8]}"
         )
-        tags |= {PARENT_TAG: parent.info.run_id, OWN_PARENT_TAG: "true"}
+        experiment_id = parent.info.experiment_id
+        tags = {PARENT_TAG: parent.info.run_id, OWN_PARENT_TAG: "true"}
+    tags[RUN_KEY_TAG] = body["key"]
     run = client.create_run(experiment_id, start.time_ms, tags, body["name"])
     return client.get_run(run.info.run_id)
+
+
+def _find(client: MlflowClient, places: list[str], key: str) -> Run | None:
+    found = (find_run(client, experiment_id, key) for experiment_id in places)
+    return next((run for run in found if run is not None), None)
 
 
 def _get_run(client: MlflowClient, run_id: str) -> Run | None:

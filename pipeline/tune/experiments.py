@@ -11,22 +11,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from dreamer.types import ConfigError, DataError
+from pipeline.commands.processes import environment_of_stages, stoppable
 from pipeline.commands.settings import PARAMS
 from pipeline.params import Raw, leaves, load_raw, of_stages, subset
-from pipeline.scratch import Interrupted
 from pipeline.stages.session import STAGES, pipeline_key
 from pipeline.tune.figures import Outcome, read_metrics
 
@@ -139,31 +135,14 @@ def _lock(path: Path) -> Iterator[int]:
 
 def _run(words: list[str], project: Path, locks: Sequence[int]) -> subprocess.CompletedProcess[str]:
     """Run a command with this environment's Python for the stages; stop it when stopped."""
-    folder = Path(sys.executable).parent
-    path = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
-    env: dict[str, Any] = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": path}
-    with _stoppable():
+    with stoppable():
         return subprocess.run(
             words,
             cwd=project,
-            env=env,
+            env=environment_of_stages(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
             pass_fds=tuple(locks),
         )
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Leave by an exception on SIGTERM: `subprocess.run` then kills DVC, and a stage follows."""
-
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,7 +7,6 @@ so a study on several machines is whole wherever its storage can be read.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from pipeline.closure import ROOT
 from pipeline.params import leaves
 from pipeline.stages.session import EXPERIMENT
 from pipeline.tracking import RunIdentity, Tracker, git_commit, project_root
-from pipeline.tracking.place import PARENT_VARIABLE
 from pipeline.tune.ledger import Ledger, values_of
 from pipeline.write_ahead_log import read_events
 
@@ -53,7 +51,7 @@ class Diary:
             parent_key=self.key,
             tags={**tags, "optuna.state": trial.state.name} | git_commit(ROOT),
         )
-        with _without_parent(), Tracker(directory, run, root=self.root, exit_wait=EXIT_WAIT) as t:
+        with Tracker(directory, run, root=self.root, exit_wait=EXIT_WAIT) as t:
             t.params(trial.params)
             for seed, curve in _validations(trial).items():
                 for step, value in curve:
@@ -97,17 +95,6 @@ def open_diary(ledger: Ledger, project: Path) -> Iterator[Diary]:
     with Tracker(root / ".runs" / key, run, root=root) as tracker:
         tracker.params(dict(leaves(plan.raw)))
         yield Diary(ledger=ledger, tracker=tracker, key=key, root=root)
-
-
-@contextmanager
-def _without_parent() -> Iterator[None]:
-    """Under `mlflow run` the study belongs to that run, and a trial to the study."""
-    inherited = os.environ.pop(PARENT_VARIABLE, None)
-    try:
-        yield
-    finally:
-        if inherited is not None:
-            os.environ[PARENT_VARIABLE] = inherited
 
 
 def _validations(trial: FrozenTrial) -> dict[int, list[tuple[int, float]]]:

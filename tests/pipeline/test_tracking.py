@@ -83,17 +83,6 @@ def curve(root, key="k1", metric="world/loss"):
     return [(m.step, m.value) for m in history]
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory):
-    """A database after its first use, which is what takes long."""
-    root = tmp_path_factory.mktemp("migrated")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-            patch.delenv(name, raising=False)
-        connect(root)
-    return root / "mlflow.db"
-
-
 @pytest.fixture
 def root(tmp_path, migrated, monkeypatch):
     """A project with a working local tracking server."""
@@ -383,13 +372,29 @@ def test_stages_share_a_parent_whoever_comes_first(root):
 
 def test_the_run_of_mlflow_run_becomes_the_parent(root, monkeypatch):
     client = connect(root)
+    theirs = client.create_experiment("theirs")
+    given = client.create_run(theirs).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    with open_tracker(root, "stage", parent="whole"), open_tracker(root, "whole"):
+        assert "MLFLOW_RUN_ID" not in os.environ
+    stage, whole = (find_run(client, theirs, key) for key in ("stage", "whole"))
+    assert whole.data.tags["mlflow.parentRunId"] == given
+    assert stage.data.tags["mlflow.parentRunId"] == whole.info.run_id
+    assert client.get_run(given).info.status == "RUNNING"  # its own command ends it
+    assert client.get_experiment_by_name("exp") is None
+
+
+def test_what_was_begun_before_mlflow_run_goes_on_where_it_is(root, monkeypatch):
+    with open_tracker(root, "collect", parent="whole"), open_tracker(root, "whole"):
+        pass
+    client = connect(root)
     given = client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", given)
-    with open_tracker(root, parent="unused"):
-        assert "MLFLOW_RUN_ID" not in os.environ
-    assert run_of(root).data.tags["mlflow.parentRunId"] == given
-    assert run_of(root).info.run_id != given
-    assert client.get_run(given).info.status == "RUNNING"  # its own command ends it
+    with open_tracker(root, "train", parent="whole"), open_tracker(root, "whole"):
+        pass
+    whole = run_of(root, "whole").info.run_id
+    assert run_of(root, "train").data.tags["mlflow.parentRunId"] == whole
+    assert len(client.search_runs(["0"])) == 1
 
 
 def test_processes_that_come_first_together_do_not_collide(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from tuning import GRID, ROOT, a_plan
+from tuning import GRID, ROOT, WORKER, a_plan
 
 from dreamer.types import ConfigError
 from pipeline.tune import ledger as ledgers
@@ -21,25 +21,6 @@ from pipeline.tune.plan import read_plan
 from pipeline.tune.presence import present
 from pipeline.tune.space import default_point, name_of
 from pipeline.tune.storage import masked, open_storage
-
-# A worker whose trainings take a moment, and which hangs in its third trial if it is told to.
-WORKER = """
-import sys, time
-from pathlib import Path
-from pipeline.tune.ledger import open_ledger
-from pipeline.tune.plan import read_plan
-from pipeline.tune.presence import present
-ledger = open_ledger(read_plan(Path(sys.argv[1])))
-with present(ledger.plan.folder, ledger.storage) as presence:
-    count = 0
-    while (trial := ledger.next_trial(presence)) is not None:
-        count += 1
-        if count == 3 and sys.argv[2] == "hangs":
-            Path(sys.argv[3]).touch()
-            time.sleep(600)
-        time.sleep(0.05)
-        ledger.study.tell(trial, -trial.params["world_model.kl_scale"])
-"""
 
 
 def finish(ledger: Ledger, limit: int = 100) -> list[dict]:
