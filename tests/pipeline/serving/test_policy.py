@@ -127,7 +127,7 @@ def test_the_state_is_the_carry_to_the_bit(tmp_path, continuous):
         action = agent.act(obs | marks, step)
         answer = policy.answer(numbers(obs) | {STATE: [state]}, "sample", 5)
         state = answer.states[0]
-        rows = np.frombuffer(policy.texts.read(state, 0), policy.texts.layout)
+        rows = policy.texts.read({0: state})
         carried = policy.texts.carry(rows)
         assert np.array_equal(answer.action, action)
         assert all(carried[name].equal(value) for name, value in agent.state_dict().items())
