@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,8 +22,15 @@ from pipeline.serving.state import StateText
 
 CPU = torch.device("cpu")
 CHOICES = ("mode", "sample")
+DEFAULTS: dict[str, Any] = {"policy": "mode", "seed": 0}  # of the parameters of a request
 LARGEST_SEED = 2**53  # that every reader of JSON keeps exactly
 STREAM = "evaluate"  # of the noise: an episode is the one that `dreamer evaluate` plays
+
+
+def take_one_thread() -> None:
+    """Compute in one thread, as an agent does that is evaluated, unless OMP_NUM_THREADS is set."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 class RowNoise(Noise):
