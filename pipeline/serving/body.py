@@ -77,8 +77,8 @@ def parse(body: bytes) -> tuple[Any, dict[str, Any]]:
     fields = request.keys() if isinstance(request, dict) else set()
     if not {"inputs"} <= fields <= FIELDS:
         found = sorted(fields) if fields else type(request).__name__
-        raise ConfigError("the body", found, "an object with the keys inputs and, if wanted, params")
-    params = request.get("params") or {}
+        raise ConfigError("the body", found, "an object with the keys inputs and maybe params")
+    params = {} if request.get("params") is None else request["params"]
     if not isinstance(params, dict) or not params.keys() <= DEFAULTS.keys():
         found = sorted(params) if isinstance(params, dict) else type(params).__name__
         raise ConfigError("params", found, f"an object with the keys {sorted(DEFAULTS)}")
