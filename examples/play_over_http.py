@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,17 +65,17 @@ def play(url: str, env: EnvConfig, seeds: Sequence[int], policy: str) -> list[Ep
     Args:
         env: With `num_envs` 1. seeds: Consecutive numbers, of the episodes and of their noise.
     """
-    agent = RemoteAgent(url, policy, seeds[0])
-    envs = [VectorEnv(env, seed) for seed in seeds]
-    rows, states = [each.reset() for each in envs], [""] * len(envs)
-    while there := [index for index, each in enumerate(envs) if not each.finished]:
-        obs = {k: np.concatenate([rows[i][k] for i in there]).tolist() for k in envs[0].spec.obs}
-        actions, texts = agent.act(obs, [states[index] for index in there])
-        for index, action, text in zip(there, actions, texts, strict=True):
-            rows[index], states[index] = envs[index].step(action[None]), text
-    agent.connection.close()
-    for each in envs:
-        each.close()
+    agent, envs = RemoteAgent(url, policy, seeds[0]), [VectorEnv(env, seed) for seed in seeds]
+    with ExitStack() as stack:
+        for each in (agent.connection, *envs):
+            stack.callback(each.close)
+        rows, states = [each.reset() for each in envs], [""] * len(envs)
+        while there := [index for index, each in enumerate(envs) if not each.finished]:
+            keys = envs[0].spec.obs
+            obs = {key: np.concatenate([rows[i][key] for i in there]).tolist() for key in keys}
+            actions, texts = agent.act(obs, [states[index] for index in there])
+            for index, action, text in zip(there, actions, texts, strict=True):
+                rows[index], states[index] = envs[index].step(action[None]), text
     return [each.finished[0] for each in envs]
 
 
@@ -102,7 +104,11 @@ def main() -> None:
     seeds = range(args.seed, args.seed + args.episodes)
     groups = [seeds] if args.together else [[seed] for seed in seeds]
     for group in groups:
-        for seed, episode in zip(group, play(args.url, env, group, args.policy), strict=True):
+        try:
+            episodes = play(args.url, env, group, args.policy)
+        except (ValueError, OSError) as error:
+            sys.exit(str(error))
+        for seed, episode in zip(group, episodes, strict=True):
             print(f"seed {seed}: return {episode.ret:.10g} after {episode.length} steps")
 
 

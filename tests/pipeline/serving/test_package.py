@@ -28,6 +28,7 @@ from dreamer.modalities.text import TextConfig
 from dreamer.saved_agent import load_agent
 from dreamer.types import CheckpointError
 from dreamer.world_model.sizes import SIZES
+from pipeline.serving import package
 from pipeline.serving.package import requirements, write_model
 from pipeline.serving.policy import ServedPolicy
 from pipeline.serving.request import STATE
@@ -125,6 +126,18 @@ def test_a_folder_that_is_in_use_is_left_alone(folders, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"cannot write the model: .*not empty"):
         write_model(folders[0], tmp_path)
     assert (tmp_path / "mine").read_text() == "keep"
+
+
+def test_half_a_model_is_never_seen(folders, tmp_path, monkeypatch):
+    def full(target, **_):
+        target.mkdir()
+        raise OSError("no space left")
+
+    monkeypatch.setitem(SIZES, "tiny", SMALL)
+    monkeypatch.setattr(package, "save_model", full)
+    with pytest.raises(CheckpointError, match=r"model: cannot write the model: no space left"):
+        write_model(folders[0], tmp_path / "deep" / "model")
+    assert list((tmp_path / "deep").iterdir()) == []
 
 
 @pytest.mark.slow
