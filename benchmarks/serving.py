@@ -56,6 +56,7 @@ def main() -> None:
             for name, route in ROUTES.items()
             for workers in args.workers
         }
+        print(f"{len(ports)} servers are up", file=sys.stderr)
         print_rounds(args.agent, model, ports, args.seconds, args.rounds)
 
 

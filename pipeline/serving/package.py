@@ -25,7 +25,7 @@ from pipeline.tracking.place import QUIET, environment
 
 CODE = ("pipeline.serving.mlflow_model", "pipeline.serving.server")  # what a model is started with
 SILENT = QUIET | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-ALWAYS = ("mlflow", "torch", "numpy", "safetensors", "gymnasium")
+ALWAYS = ("mlflow", "torch", "numpy", "safetensors", "gymnasium", "starlette", "uvicorn")
 
 
 def write_model(agent: Path, target: Path) -> None:
@@ -101,7 +101,7 @@ def signature(spec: EnvSpec) -> ModelSignature:
 
 
 def requirements(config: WorldModelConfig) -> list[str]:
-    """Pins of what acting imports, as they are installed here."""
+    """Pins of what answering imports, as they are installed here."""
     names = list(ALWAYS)
     if config.text.model != "own" or config.text.tokenizer != "own":
         names += ["tokenizers", "transformers"]

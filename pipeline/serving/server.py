@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn.supervisors import Multiprocess
 
 from dreamer.types import CheckpointError, ConfigError
 from pipeline.serving.body import parse, read_body
@@ -131,7 +133,7 @@ def main() -> None:
     except CheckpointError as error:
         sys.exit(f"dreamer: error: {error}")
     os.environ[AGENT] = str(args.agent)
-    uvicorn.run(
+    config = uvicorn.Config(
         app if args.workers == 1 else "pipeline.serving.server:create",
         factory=args.workers > 1,
         host=args.host,
@@ -139,6 +141,14 @@ def main() -> None:
         workers=args.workers,
         access_log=False,
     )
+    server, listener = uvicorn.Server(config), config.bind_socket()
+    # Connections inherit it. Otherwise the body of each answer would wait 40 ms until the client
+    # has acknowledged the head: asyncio takes care of it only for sockets that it opened itself.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if args.workers == 1:
+        server.run(sockets=[listener])
+    else:
+        Multiprocess(config, sockets=[listener]).run()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from contextlib import ExitStack
 from http.client import HTTPConnection
 
@@ -158,6 +159,21 @@ def test_a_state_that_is_damaged_or_of_another_agent_is_refused(folder, ports, r
     assert status == 400
     assert "recurrent_state[0]: found 'a state of agent " in json.loads(answer)["message"]
     assert ask(port, {"inputs": GOOD | {STATE: [state]}})[0] == 200
+
+
+def test_workers_share_a_port_and_do_not_make_small_answers_wait(folder, ports):
+    """Nagle's algorithm would hold each of them back until the client acknowledges its head."""
+    wanted = ask(ports["dreamer serve"], {"inputs": GOOD})
+    with running(fast_route(folder / "model", 2), folder / "workers.log") as port:
+        assert ask(port, {"inputs": GOOD}) == wanted
+        connection, taken = HTTPConnection("127.0.0.1", port, timeout=60), []
+        for _ in range(30):
+            begin = time.perf_counter()
+            connection.request("GET", "/version")
+            connection.getresponse().read()
+            taken.append(time.perf_counter() - begin)
+        connection.close()
+    assert min(taken[1:]) < 0.03
 
 
 def test_what_mlflow_drops_the_fast_route_refuses(ports):
