@@ -27,8 +27,8 @@ class PolicyModel(PythonModel):
         """Read the agent that lies beside the code."""
         take_one_thread()
         self.policy = ServedPolicy(Path(context.artifacts["agent"]))
-        # MLflow answers each request in a thread. Several that compute at once hand Python's lock
-        # to and fro between thousands of small operations, and all of them take twice as long.
+        # MLflow answers each request in a thread. Several that compute at once take Python's lock
+        # from each other between hundreds of small operations, and fewer requests are answered.
         self.turn = threading.Lock()
 
     # A type of `model_input` would be taken for a schema, and MLflow warns that it is missing.
