@@ -161,6 +161,7 @@ def test_a_state_that_is_damaged_or_of_another_agent_is_refused(folder, ports, r
     assert ask(port, {"inputs": GOOD | {STATE: [state]}})[0] == 200
 
 
+@pytest.mark.slow
 def test_workers_share_a_port_and_do_not_make_small_answers_wait(folder, ports):
     """Nagle's algorithm would hold each of them back until the client acknowledges its head."""
     wanted = ask(ports["dreamer serve"], {"inputs": GOOD})

@@ -19,7 +19,7 @@ from dreamer.world_model.sizes import SIZES
 from pipeline.serving import body
 from pipeline.serving.policy import ServedPolicy
 from pipeline.serving.request import STATE
-from pipeline.serving.server import make_app
+from pipeline.serving.server import main, make_app
 
 GOOD = {"v0": [[0.0, 1.0, 2.0]], "said": ["hello"], STATE: [""]}
 JSON = {"Content-Type": "application/json"}
@@ -198,3 +198,10 @@ def test_the_largest_observations_still_give_numbers(port):
         found = ask(port, inputs(v0=[[value] * 3], **{STATE: [state]}))[1]["predictions"]
         state = found[STATE][0]
         assert np.isfinite(found["action"]).all()
+
+
+def test_without_an_agent_nothing_is_started(tmp_path, monkeypatch):
+    words = [tmp_path / "none", "--host", "127.0.0.1", "--port", "1", "--workers", "2"]
+    monkeypatch.setattr("sys.argv", ["server", *map(str, words)])
+    with pytest.raises(SystemExit, match=r"^dreamer: error: .*none: no checkpoint here$"):
+        main()
