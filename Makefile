@@ -100,7 +100,7 @@ ui: setup  ## MLflow in the browser at http://127.0.0.1:5000
 	MLFLOW_TRACKING_URI=sqlite:///mlflow.db $(BIN)/dreamer views
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
 
-bench: setup  ## measure the speed of one update, what modules and modalities add, and replay
+bench: setup  ## measure the speed of one update, what modules and modalities add, and replay (a served agent: python -m benchmarks.serving)
 	$(BIN)/python -m benchmarks.learner --workload W1 && $(BIN)/python -m benchmarks.learner --workload W2 && $(BIN)/python -m benchmarks.learner --workload modules --threads 1 && $(BIN)/python -m benchmarks.learner --workload senses --threads 1 && $(BIN)/python -m benchmarks.replay
 
 evidence: setup  ## runs that show what is learned; finished ones are skipped (ONLY=question, question/arm or preset; LIST=1 says what is there)

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from pipeline.arguments import agents, pages, project, repro, training, tuning
+from pipeline.arguments import agents, pages, project, repro, serving, training, tuning
 from pipeline.arguments.parser import Parser, parser_of_commands
 
 EXAMPLES = """\
@@ -27,6 +27,8 @@ IN_ORDER_OF_HELP = (
     agents.add_evaluate,
     agents.add_play,
     agents.add_inspect,
+    serving.add_package,
+    serving.add_serve,
     pages.add_report,
     project.add_use,
     project.add_views,

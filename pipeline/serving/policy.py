@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from dreamer.agent import Agent
 from dreamer.checkpoint import META
-from dreamer.nn.noise import Noise
+from dreamer.nn.noise import Noise, derive_seed
 from dreamer.saved_agent import load_agent
 from dreamer.types import ConfigError
 from pipeline.serving.request import read_inputs
@@ -21,8 +22,15 @@ from pipeline.serving.state import StateText
 
 CPU = torch.device("cpu")
 CHOICES = ("mode", "sample")
+DEFAULTS: dict[str, Any] = {"policy": "mode", "seed": 0}  # of the parameters of a request
 LARGEST_SEED = 2**53  # that every reader of JSON keeps exactly
 STREAM = "evaluate"  # of the noise: an episode is the one that `dreamer evaluate` plays
+
+
+def take_one_thread() -> None:
+    """Compute in one thread, as an agent does that is evaluated, unless OMP_NUM_THREADS is set."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 class RowNoise(Noise):
@@ -34,22 +42,24 @@ class RowNoise(Noise):
 
     def __init__(self, seeds: np.ndarray, steps: np.ndarray) -> None:
         super().__init__(0, CPU)
-        self.sources = [Noise(seed, CPU) for seed in seeds.tolist()]
-        self.steps = steps.tolist()
+        self.places = list(zip(seeds.tolist(), steps.tolist(), strict=True))
 
     def uniform(self, stream: str, index: int, shape: tuple[int, ...]) -> Tensor:
         """(n, *) float32 in [0, 1): row by row what an agent alone would draw."""
         del index
-        one = (1, *shape[1:])
-        each = zip(self.sources, self.steps, strict=True)
-        return torch.cat([source.uniform(stream, step, one) for source, step in each])
+        return self._fill(torch.Tensor.uniform_, stream, shape)
 
     def normal(self, stream: str, index: int, shape: tuple[int, ...]) -> Tensor:
         """(n, *) standard normal: row by row what an agent alone would draw."""
         del index
-        one = (1, *shape[1:])
-        each = zip(self.sources, self.steps, strict=True)
-        return torch.cat([source.normal(stream, step, one) for source, step in each])
+        return self._fill(torch.Tensor.normal_, stream, shape)
+
+    def _fill(self, draw: Callable[..., Tensor], stream: str, shape: tuple[int, ...]) -> Tensor:
+        rows, generator = torch.empty(shape), torch.Generator(CPU)
+        for row, (seed, step) in zip(rows, self.places, strict=True):
+            # One generator for all: making it costs more than seeding it again.
+            draw(row, generator=generator.manual_seed(derive_seed(seed, stream, step)))
+        return rows
 
 
 class Answer(NamedTuple):
@@ -109,13 +119,10 @@ class ServedPolicy:
     def _states(self, states: list[Any], seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of all states, and which of them start an episode."""
         first = np.array([isinstance(text, str) and not text for text in states])
-        new = self.texts.write(self.texts.fresh(self.fresh, [seed]))[0] if first.any() else ""
-        raw = [
-            self.texts.read(new if start else text, index)
-            for index, (text, start) in enumerate(zip(states, first, strict=True))
-        ]
-        rows = np.frombuffer(b"".join(raw), self.texts.layout).copy()
-        rows["seed"] = np.where(first, seed + np.arange(len(rows)), rows["seed"])
+        rows = np.empty(len(states), self.texts.layout)
+        rows[first] = self.texts.fresh(self.fresh, [0])
+        rows["seed"] = seed + np.arange(len(rows))
+        rows[~first] = self.texts.read({at: states[at] for at in np.flatnonzero(~first).tolist()})
         return rows, first
 
     def _agent(

@@ -79,7 +79,10 @@ def _from_texts(name: str, spec: ObsSpec, values: Sequence[str]) -> np.ndarray:
     size, rows = int(np.prod(spec.shape)), []
     for value in values:
         if spec.kind == "text":
-            code = value.encode()
+            try:
+                code = value.encode()
+            except UnicodeEncodeError:  # half a character, which JSON can say
+                code = b"\0"
             allowed = f"texts of at most {size} bytes without NUL"
             fits = len(code) <= size and 0 not in code
             code = code.ljust(size, b"\0")

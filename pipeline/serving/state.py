@@ -76,36 +76,49 @@ class StateText:
             for body in bodies
         ]
 
-    def read(self, text: Any, index: int) -> bytes:  # noqa: ANN401
-        """Bytes of one row.
+    def read(self, texts: Mapping[int, Any]) -> np.ndarray:
+        """(n,) rows of what clients sent, inverse of `write`.
 
         Args:
-            text: What the client sent as state. index: Number of the row, for errors.
+            texts: Number of the row in the request, for errors -> what came as its state.
 
         Raises:
-            ConfigError: It is damaged, of another version of this program or of another agent.
+            ConfigError: One is damaged, of another version of this program or of another agent.
         """
-        fault = self._fault(raw) if (raw := _bytes(text)) else f"{text!s:.20} of {_length(text)}"
-        if fault:
-            allowed = "the text of the answer before, unchanged, or '' to start an episode"
-            raise ConfigError(f"inputs.{STATE}[{index}]", fault, allowed)
-        return raw
+        places, raw = list(texts), [_bytes(text) for text in texts.values()]
+        for place, text, body in zip(places, texts.values(), raw, strict=True):
+            if fault := self._fault(body) if body else f"{text!s:.20} of {_length(text)}":
+                raise _refusal(place, fault)
+        rows = np.frombuffer(bytearray(b"".join(raw)), self.layout)
+        foreign, wild = rows["agent"] != self.agent, self._wild(rows)
+        if foreign.any():
+            index = int(foreign.argmax())
+            whose = f"a state of agent {rows['agent'][index]:016x}, this is {self.agent:016x}"
+            raise _refusal(places[index], whose)
+        if wild.any():
+            raise _refusal(places[int(wild.argmax())], "values that no agent writes")
+        return rows
 
     def _fault(self, raw: bytes) -> str | None:
-        """What is wrong with the bytes of one row."""
+        """What is wrong with the bytes of one row, whatever they stand for."""
         if len(raw) < 5 or zlib.crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
             return "a damaged text"
         if raw[0] != VERSION:
             return f"a state of version {raw[0]}, this is version {VERSION}"
-        if len(raw) != self.layout.itemsize:
-            return "a state of another agent"
-        row = np.frombuffer(raw, self.layout)[0]
-        if row["agent"] != self.agent:
-            return f"a state of agent {row['agent']:016x}, this is {self.agent:016x}"
-        floats = [row[name] for name, (dtype, _) in self.tensors.items() if dtype.kind == "f"]
-        finite = all(np.isfinite(each).all() for each in floats)
-        inside = (row["stoch"] < self.rssm.size.classes).all() and row["step"] >= 0
-        return None if finite and inside else "values that no agent writes"
+        return None if len(raw) == self.layout.itemsize else "a state of another agent"
+
+    def _wild(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: rows with values out of range."""
+        wild = (rows["stoch"] >= self.rssm.size.classes).any(1) | (rows["step"] < 0)
+        for name, (dtype, _) in self.tensors.items():
+            if dtype.kind == "f":
+                wild |= ~np.isfinite(rows[name]).all(1)
+        return wild
+
+
+def _refusal(place: int, fault: str) -> ConfigError:
+    allowed = "the text of the answer before, unchanged, or '' to start an episode"
+    return ConfigError(f"inputs.{STATE}[{place}]", fault, allowed)
 
 
 def _bytes(text: Any) -> bytes:  # noqa: ANN401

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,34 +16,24 @@ from builders import (
     assert_same,
     audio,
     image,
-    policy_config,
     text,
     vector,
     vector_spec,
     world_config,
 )
+from served import save
 
-from dreamer.envs.make import EnvConfig
-from dreamer.intrinsic.rewards import make_behavior
 from dreamer.modalities.audio import AudioConfig
 from dreamer.modalities.text import TextConfig
-from dreamer.saved_agent import load_agent, save_agent
+from dreamer.saved_agent import load_agent
 from dreamer.types import CheckpointError
-from dreamer.world_model.model import MultimodalWorldModel
 from dreamer.world_model.sizes import SIZES
+from pipeline.serving import package
 from pipeline.serving.package import requirements, write_model
 from pipeline.serving.policy import ServedPolicy
 from pipeline.serving.request import STATE
 
 SENSES = {"camera": image(8, 8), "said": text(12), "sound": audio(64)}
-ENV = EnvConfig(
-    id="CartPole-v1",
-    num_envs=2,
-    action_repeat=1,
-    active_modalities="all",
-    optional_modalities=(),
-    modalities={},
-)
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +42,9 @@ def folders(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", SMALL)
         root = tmp_path_factory.mktemp("serving")
-        agent = save(root / "agent", vector_spec(3, discrete=(2,), **SENSES))
+        agent = save(root / "agent", vector_spec(3, discrete=(2,), **SENSES), hierarchy=True)
         write_model(agent, root / "model")
     return agent, root / "model"
-
-
-def save(folder: Path, spec) -> Path:
-    model = MultimodalWorldModel(spec, world_config(), 1)
-    behavior, rewards = make_behavior(model, policy_config(hierarchy=True), None, 1)
-    save_agent(folder, model, behavior, rewards, ENV, {})
-    return folder
 
 
 def test_the_model_answers_as_the_agent_does(folders, monkeypatch):
@@ -119,7 +101,8 @@ def test_the_signature_names_every_key_and_parameter(folders):
 def test_requirements_are_pinned_to_what_is_installed(folders):
     lines = (folders[1] / "requirements.txt").read_text().split()
     pins = dict(line.split("==") for line in lines)
-    assert set(pins) == {"mlflow", "torch", "numpy", "safetensors", "gymnasium"}
+    answering = {"torch", "numpy", "safetensors", "gymnasium"}
+    assert set(pins) == answering | {"mlflow", "starlette", "uvicorn"}
     assert all(version(name).partition("+")[0] == pin for name, pin in pins.items())
 
 
@@ -144,6 +127,18 @@ def test_a_folder_that_is_in_use_is_left_alone(folders, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"cannot write the model: .*not empty"):
         write_model(folders[0], tmp_path)
     assert (tmp_path / "mine").read_text() == "keep"
+
+
+def test_half_a_model_is_never_seen(folders, tmp_path, monkeypatch):
+    def full(target, **_):
+        target.mkdir()
+        raise OSError("no space left")
+
+    monkeypatch.setitem(SIZES, "tiny", SMALL)
+    monkeypatch.setattr(package, "save_model", full)
+    with pytest.raises(CheckpointError, match=r"model: cannot write the model: no space left"):
+        write_model(folders[0], tmp_path / "deep" / "model")
+    assert list((tmp_path / "deep").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,25 +12,20 @@ from builders import (
     SMALL,
     audio,
     categorical,
-    generator,
     grid,
     image,
-    policy_config,
     random_obs,
     text,
     vector_spec,
-    world_config,
 )
+from served import env_config, save
 
 from dreamer.agent import Agent
-from dreamer.envs.make import EnvConfig
 from dreamer.envs.vector import VectorEnv
 from dreamer.evaluation import play_episodes
-from dreamer.intrinsic.rewards import make_behavior
 from dreamer.nn.noise import Noise
-from dreamer.saved_agent import load_agent, save_agent
+from dreamer.saved_agent import load_agent
 from dreamer.types import ConfigError, ObsSpec
-from dreamer.world_model.model import MultimodalWorldModel
 from dreamer.world_model.sizes import SIZES
 from pipeline.serving.policy import ServedPolicy
 from pipeline.serving.request import STATE
@@ -49,29 +43,6 @@ EVERY_SENSE = {
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setitem(SIZES, "tiny", SMALL)
-
-
-def env_config(name="CartPole-v1"):
-    return EnvConfig(
-        id=name,
-        num_envs=1,
-        action_repeat=1,
-        active_modalities="all",
-        optional_modalities=(),
-        modalities={},
-    )
-
-
-def save(folder: Path, spec, seed=1, env="CartPole-v1", **policy) -> Path:
-    """An agent whose weights lean somewhere, so that a wrong input would change what it does."""
-    model = MultimodalWorldModel(spec, world_config(), seed)
-    behavior, rewards = make_behavior(model, policy_config(**policy), None, seed)
-    source = generator(seed)
-    for module in (model, behavior):
-        for weight in module.parameters():
-            weight.data.normal_(0.0, 0.3, generator=source)
-    save_agent(folder, model, behavior, rewards, env_config(env), {})
-    return folder
 
 
 def numbers(obs):
@@ -127,7 +98,7 @@ def test_the_state_is_the_carry_to_the_bit(tmp_path, continuous):
         action = agent.act(obs | marks, step)
         answer = policy.answer(numbers(obs) | {STATE: [state]}, "sample", 5)
         state = answer.states[0]
-        rows = np.frombuffer(policy.texts.read(state, 0), policy.texts.layout)
+        rows = policy.texts.read({0: state})
         carried = policy.texts.carry(rows)
         assert np.array_equal(answer.action, action)
         assert all(carried[name].equal(value) for name, value in agent.state_dict().items())
