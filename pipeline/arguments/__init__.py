@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from pipeline.arguments import agents, pages, project, training, tuning
+from pipeline.arguments import agents, pages, project, registry, training, tuning
 from pipeline.arguments.parser import Parser, parser_of_commands
 
 EXAMPLES = """\
@@ -27,6 +27,8 @@ IN_ORDER_OF_HELP = (
     agents.add_play,
     agents.add_inspect,
     pages.add_report,
+    registry.add_promote,
+    registry.add_rollback,
     project.add_use,
     project.add_views,
     project.add_sync,

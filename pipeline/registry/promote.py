@@ -112,8 +112,9 @@ def promote(candidate: Candidate) -> Generator[str, None, bool]:
 def _told(demands: Demands) -> str:
     gate, how = demands.gate, demands.playing
     return (
-        f"{demands.path}: a mean return of {gate.floor:.6g} at least, and less than "
-        f"{gate.tolerance:.6g} below the champion; {how.episodes} episodes of seed {gate.seed}"
+        f"{demands.path}: mean return {gate.floor:.6g} or more, {gate.confidence:.6g} interval of "
+        f"challenger minus champion above {0.0 - gate.tolerance:.6g}; {how.episodes} episodes, "
+        f"seed {gate.seed}"
     )
 
 
@@ -132,8 +133,9 @@ def _registered(
     training = registry.known_run(found.training) if found.training else None
     tags = {AGENT: digest, ENV: env} | found.tags | _run_tags(training, parent)
     with tempfile.TemporaryDirectory() as scratch:
-        with warnings.catch_warnings():  # MLflow misses types that it would take for a schema
-            warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+        # MLflow misses types that it would take for a schema, and puts filters of its own first.
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
             write_model(candidate.folder, Path(scratch) / "model")
         version = registry.register(Path(scratch) / "model", run.info.run_id, tags)
     yield f"registered version {version.version} of {registry.name}"

@@ -226,8 +226,8 @@ class Registry:
             self._remember([*self.before(old), str(old.version)])
         if ROLLED_BACK in version.tags:
             self.client.delete_model_version_tag(self.name, version.version, ROLLED_BACK)
-        self.client.set_registered_model_alias(self.name, CHAMPION, version.version)
         self.client.delete_registered_model_alias(self.name, CHALLENGER)
+        self.client.set_registered_model_alias(self.name, CHAMPION, version.version)
 
     @asked
     def roll_back(self) -> tuple[str, str]:

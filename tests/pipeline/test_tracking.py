@@ -83,17 +83,6 @@ def curve(root, key="k1", metric="world/loss"):
     return [(m.step, m.value) for m in history]
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory):
-    """A database after its first use, which is what takes long."""
-    root = tmp_path_factory.mktemp("migrated")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-            patch.delenv(name, raising=False)
-        connect(root)
-    return root / "mlflow.db"
-
-
 @pytest.fixture
 def root(tmp_path, migrated, monkeypatch):
     """A project with a working local tracking server."""
