@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.commands.agents import agent_folder
 from pipeline.commands.settings import PARAMS, find_params
+from pipeline.page.gate import GATE
 from pipeline.page.sources import RECORDS, Source, open_source
 from pipeline.params import load_raw
 from pipeline.registry.config import promote_config
@@ -16,7 +17,6 @@ from pipeline.registry.store import default_name, open_registry
 from pipeline.stages.session import Workspace
 
 REFUSED = 1  # exit status: the gate did not let the agent pass
-RECORD = Path("reports") / "gate.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def run(wishes: Wishes, project: Path) -> Iterator[str]:
             name=wishes.name,
             again=wishes.again,
             demands=[own, *beside],
-            record=root / RECORD,
+            record=root / GATE,
             project=project,
         )
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dreamer.checkpoint import META
 from dreamer.envs.episode import EpisodeStats
 from dreamer.saved_agent import SavedAgent, load_agent
 from dreamer.types import CheckpointError, DataError
+from pipeline.page.gate import agent_digest
 from pipeline.registry.config import Demands
 from pipeline.registry.gate import Ruling, judge
 from pipeline.registry.store import AGENT, CHAMPION, Registry, RegistryError
@@ -42,18 +41,6 @@ class Contest(NamedTuple):
     sides: dict[str, Mapping[str, Any] | None]
 
 
-def digest_of(folder: Path) -> str:
-    """Digest of an agent: of its metadata, in which the checksum of the weights is.
-
-    Raises:
-        CheckpointError: It cannot be read.
-    """
-    try:
-        return hashlib.sha256((folder / META).read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{folder / META}: cannot be read: {error.strerror}") from error
-
-
 def champion_of(registry: Registry, device: torch.device) -> Player | None:
     """The champion with its agent from the registry, or None while there is none.
 
@@ -67,7 +54,7 @@ def champion_of(registry: Registry, device: torch.device) -> Player | None:
         folder = registry.fetch(version, Path(scratch))
         what = f"{registry.name}: version {version.version}, the champion"
         try:
-            digest = digest_of(folder)
+            digest = agent_digest(folder)
             agent = load_agent(folder, device)
         except CheckpointError as error:
             reason = str(error).replace(str(folder), "its agent")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamer.saved_agent import load_agent
+from pipeline.page.gate import agent_digest
 from pipeline.page.sources import Source
 from pipeline.registry.config import Demands, demands_for
 from pipeline.registry.contest import (
@@ -22,7 +23,6 @@ from pipeline.registry.contest import (
     Player,
     champion_of,
     check_same_spaces,
-    digest_of,
     document,
     hold,
     unplayed,
@@ -44,8 +44,6 @@ from pipeline.stages.session import prepare
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
-
-Lines = Generator[str, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ def promote(candidate: Candidate) -> Generator[str, None, bool]:
         DreamerError: Something about agent, parameters or registry is wrong; nothing has moved, or
             the same command goes on.
     """
-    digest, env = digest_of(candidate.folder), load_agent(candidate.folder, CPU).env.id
+    digest, env = agent_digest(candidate.folder), load_agent(candidate.folder, CPU).env.id
     demands = demands_for(env, candidate.demands)
     device = prepare(demands.params)
     agent = load_agent(candidate.folder, device)

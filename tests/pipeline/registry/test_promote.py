@@ -10,8 +10,8 @@ import pytest
 from command_line import checksums
 from registered import NAME, State, demand, save
 
+from pipeline.page.gate import agent_digest
 from pipeline.params import load_raw
-from pipeline.registry.contest import digest_of
 from pipeline.tracking.store import connect
 
 pytestmark = [
@@ -87,7 +87,7 @@ def test_what_gate_json_holds(agents, run, project):
     sides = {"challenger": ("2", agents[30], 29.0), "champion": ("1", agents[20], 19.0)}
     for side, (version, agent, least) in sides.items():
         assert found[side]["version"] == version
-        assert found[side]["agent"] == digest_of(agent)
+        assert found[side]["agent"] == agent_digest(agent)
         assert found[side]["returns"] == [least, least + 1, least + 1, least + 2]
         assert found[side]["figures"]["episode/return"] == least + 1
     assert found["demands"]["floor"] == 10.0
