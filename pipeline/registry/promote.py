@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamer.saved_agent import load_agent
 from pipeline.page.gate import agent_digest
-from pipeline.page.sources import Source
+from pipeline.page.sources import Source, read_json
 from pipeline.registry.config import Demands, demands_for
 from pipeline.registry.contest import (
     Contest,
@@ -192,10 +192,12 @@ def _verdict(contest: Contest, model: str) -> Iterator[str]:
 def _already(
     candidate: Candidate, registry: Registry, demands: Demands, champion: Player
 ) -> Iterator[str]:
-    """Nothing moves, and what is written about this champion stays."""
+    """Nothing moves, and what the gate said of this very version stays."""
     reason = f"version {champion.version} of {registry.name} is this very agent"
     past = registry.before(registry.champion())
-    if not candidate.record.exists() or champion.digest not in candidate.record.read_text():
+    written = read_json(candidate.record)
+    same = {"version": champion.version, "agent": champion.digest}.items()
+    if written.get("model") != registry.name or not same <= written.get("challenger", {}).items():
         told = unplayed("champion", reason, champion, demands, registry.name, past)
         write_json(candidate.record, told)
     yield f"record     {candidate.record}"

@@ -65,16 +65,17 @@ def open_registry(project: Path, name: str) -> Iterator[Registry]:
             with environment(http_patience(PATIENCE)):
                 client = connect(project)
         except Exception as error:  # whatever a server, its proxy or a client library raises
-            raise TrackingError(f"the registry cannot be reached: {uri}: {brief(error)}") from error
+            raise TrackingError(f"the registry cannot be reached: {reason(uri, error)}") from error
         folder = project_root(project) / ".runs"
         folder.mkdir(exist_ok=True)
         with environment(http_patience(LONG_PATIENCE)), locked(folder / "registry.lock"):
             yield Registry(client, project, name)
 
 
-def brief(error: Exception) -> str:
-    """The beginning of what an error says, in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def reason(uri: str, error: Exception) -> str:
+    """Which registry, and the beginning of what an error says, in one line without a password."""
+    said = " ".join(str(error).split())[:160] or type(error).__name__
+    return re.sub(r"//[^/@\s]*@", "//***@", f"{uri}: {said}")
 
 
 def default_name(env: str) -> str:
@@ -95,7 +96,7 @@ def asked(
             raise
         except Exception as error:  # whatever a server, its proxy or a client library raises
             uri = tracking_uri(self.project)
-            raise TrackingError(f"the registry failed: {uri}: {brief(error)}") from error
+            raise TrackingError(f"the registry failed: {reason(uri, error)}") from error
 
     return told
 

@@ -49,6 +49,14 @@ def test_a_registry_that_is_away_is_told_at_once(agents, run, monkeypatch, words
     assert not Path("reports").exists()
 
 
+def test_a_password_in_the_address_is_not_told(run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED.replace("//", "//me:secret@"))
+    answer = run("rollback")
+    assert answer.status == 2
+    assert "http://***@127.0.0.1:9: " in answer.err[0]
+    assert "secret" not in answer.err[0]
+
+
 @pytest.mark.parametrize("method", ["log_artifacts", "set_registered_model_alias"])
 def test_a_registry_that_fails_on_the_way_leaves_the_champion(
     agents, run, project, monkeypatch, method

@@ -77,6 +77,17 @@ def test_a_better_champion_refuses(agents, run, project):
     assert found["previous_champion"] is None
 
 
+def test_a_record_of_another_agent_gives_way(agents, run, project):
+    run("promote", agents[30])
+    run("promote", agents[20])  # refused, and its record names the champion
+    answer = run("promote", agents[30])
+    assert answer.status == 0
+    found = gate()
+    assert found["verdict"] == "champion"
+    assert found["challenger"] == {"agent": agent_digest(agents[30]), "version": "1"}
+    assert found["reasons"] == [f"version 1 of {NAME} is this very agent"]
+
+
 def test_what_gate_json_holds(agents, run, project):
     run("promote", agents[20])
     run("promote", agents[30])
