@@ -30,7 +30,7 @@ ifeq ($(shell uname -s),Linux)
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456
 endif
 
-.PHONY: help setup repro study retrain changes propose lock-check twice test lint format tests slow ui bench evidence lock clean
+.PHONY: help setup repro study retrain changes gate propose lock-check twice test lint format tests slow ui bench evidence lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -65,6 +65,9 @@ retrain: setup  ## take from the remote what was made before, run what is missin
 
 changes: setup  ## parameters, metrics, plots and report of this workspace against BASE (HEAD)
 	$(ON_PATH) .ci/changes
+
+gate: setup  ## let the agent challenge the champion of the registry; the verdict also into reports/changes.md
+	$(ON_PATH) .ci/gate
 
 propose: setup  ## push the new dvc.lock as a branch and open a pull request about it (needs gh)
 	$(ON_PATH) .ci/propose

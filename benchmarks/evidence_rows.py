@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dreamer.types import ConfigError, DataError
 from pipeline.closure import ROOT, import_closure
-from pipeline.params import Raw, from_raw, leaves, load_raw, override, subset
+from pipeline.params import Raw, from_raw, leaves, load_raw, of_stages, override, subset
 from pipeline.presets import preset_overrides
 from pipeline.scratch import fingerprint
 from pipeline.stages.session import STAGES
@@ -170,9 +170,9 @@ def idle(key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def changed_by(raw: Raw, root: Path = ROOT) -> dict[str, Any]:
-    """Return what preset, variant and seed change of params.yaml: dotted key -> value."""
-    base = dict(leaves(load_raw(root / "params.yaml")))
-    return {key: value for key, value in leaves(raw) if repr(base[key]) != repr(value)}
+    """Return what preset, variant and seed change for the stages: dotted key -> value."""
+    base = dict(leaves(of_stages(load_raw(root / "params.yaml"))))
+    return {k: value for k, value in leaves(of_stages(raw)) if repr(base[k]) != repr(value)}
 
 
 def code_checksum() -> str:

@@ -257,8 +257,8 @@ SELF_TUNING = Question(
         "and more, up to the bound of 0.01, CartPole reached 500, Pendulum -171, MiniGrid-Empty "
         "0.955 and DeepSea 10 its treasure, mostly in fewer steps. A step of LaProp has the size "
         "of its rate whatever the gradient, and weights in front of a normalisation grow until "
-        "such steps are small for them. Nor is it the decay that mends it: with rates that stay ten "
-        "times too high to the end, in single runs, CartPole was at 500 after 10,000 steps and "
+        "such steps are small for them. Nor is it the decay that mends it: with rates that stay "
+        "ten times too high to the end, in single runs, CartPole was at 500 after 10,000 steps and "
         "PinPad at 120 after 4,000. REINFORCE on CartPole, without PPO's clipping and without "
         "decay, got 500 at 0.001 and at 0.01, with three seeds, 284, 500 and 222.",
         "How far ahead a rate is judged decides. On CartPole, with a trace of ten meta steps, the "

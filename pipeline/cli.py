@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 2 after a mistake of the user, 130 after Ctrl-C.
 
     Raises:
-        SystemExit: From argparse, and from a stage that a signal stopped (128 + signal).
+        SystemExit: From argparse, from a stage that a signal stopped (128 + signal), and from a
+            gate that refused (1).
     """
     args = parse(argv)
     if "" not in sys.path:  # `--env module:Id` may lie in the current folder, as for `python -m`

@@ -31,9 +31,10 @@ FLOORS = {
     "pipeline": [
         {"params", "write_ahead_log"},
         {"tracking", "scratch", "presets", "flat_config", "closure", "progress"},
-        {"registry", "report", "serving"},
+        {"report", "serving"},
         {"stages"},
         {"dvc_file", "page"},
+        {"registry"},
         {"commands"},
         {"tune", "cluster"},
         {"arguments"},
@@ -50,7 +51,7 @@ USERS = {"loop", "evaluation", "saved_agent", "__init__"}
 HOMES = {  # library -> the only modules that import it
     "dvc": set(),
     "jinja2": {"pipeline.page"},
-    "mlflow": {"pipeline.tracking", "pipeline.serving"},
+    "mlflow": {"pipeline.registry", "pipeline.serving", "pipeline.tracking"},
     "optuna": {"pipeline.tune"},
     "ray": {"pipeline.cluster"},
     "ruamel": {"pipeline.presets"},

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from pipeline.arguments import agents, pages, project, repro, serving, training, tuning
+from pipeline.arguments import agents, pages, project, registry, repro, serving, training, tuning
 from pipeline.arguments.parser import Parser, parser_of_commands
 
 EXAMPLES = """\
@@ -30,6 +30,8 @@ IN_ORDER_OF_HELP = (
     serving.add_package,
     serving.add_serve,
     pages.add_report,
+    registry.add_promote,
+    registry.add_rollback,
     project.add_use,
     project.add_views,
     project.add_sync,

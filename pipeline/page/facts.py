@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pipeline.page.cost import Cost, costs, duration
 from pipeline.page.curves import DURING, PRETRAINING, STEPS, UPDATES, Chart, charts, returns_chart
 from pipeline.page.evaluation import Evaluation, evaluations
+from pipeline.page.gate import gate_facts
 from pipeline.page.lineage import Difference, base_params, differences, lineage, outdated
 from pipeline.page.sources import Row, Source, read_json, read_rows
 from pipeline.page.trained import FACT, described, read_saved
@@ -44,6 +45,7 @@ class Facts:
     Attributes:
         env, seed: Of the training. trained: What, in words.
         charts: Curves. evaluations: Of its agents. others: Best agents of trainings beside it.
+        gate: What the gate of the registry said of its best agent, if it did.
         pictures: That show something. base: What parameters are compared with.
         differences: From there. params: All, by dotted key.
         lineage: What it was made from. costs: Of stages whose runs are known here.
@@ -56,6 +58,7 @@ class Facts:
     charts: tuple[Chart, ...]
     evaluations: tuple[Evaluation, ...]
     others: tuple[Evaluation, ...]
+    gate: tuple[FACT, ...]
     pictures: tuple[Picture, ...]
     base: str
     differences: tuple[Difference, ...]
@@ -97,6 +100,7 @@ def gather(source: Source, beside: Sequence[Source], base: str) -> Facts:
         charts=tuple(all_charts(source, beside)),
         evaluations=found,
         others=tuple(best_of(beside)),
+        gate=tuple(gate_facts(source)),
         pictures=pictures,
         base=name,
         differences=tuple(differences(raw, source.raw)),

@@ -76,6 +76,8 @@ def mistake(capsys, *words):
         (["play", "x", "--env", "CartPole-v1"], "unknown argument '--env'"),
         (["use"], "the following arguments are required: NAME"),
         (["sync", "now"], "unknown argument 'now'"),
+        (["promote", "x", "--agian"], "unknown argument '--agian', did you mean --again?"),
+        (["rollback", "x"], "unknown argument 'x'; see `dreamer rollback --help`"),
     ],
 )
 def test_words(capsys, words, expected):

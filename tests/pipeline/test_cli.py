@@ -37,7 +37,7 @@ from pipeline.tracking import SyncReport, TrackingError
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train", "tune", "evaluate", "play", "inspect", "report", "use", "views", "sync")
-COMMANDS += ("summary",)
+COMMANDS += ("promote", "rollback", "summary")
 PUSH = ActionSpec(kind="discrete", sizes=(2,))
 MADE = ("data", "models", "reports")
 NOTHING_SAID = Wishes(

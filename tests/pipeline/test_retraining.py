@@ -113,6 +113,11 @@ def test_a_retraining_is_proposed_once_with_its_differences(origin, locked, tmp_
     assert re.search(r"\| reports/evaluate/metrics.json +\| episode/return +\|", changes)
     assert (folder / "dvc_plots/index.html").exists()
     assert "policy.clip_ratio" in (folder / "reports/report.html").read_text()
+    assert make(folder, "gate").returncode != 0  # an agent of seconds is far below the floor
+    told = (folder / "reports/changes.md").read_text()
+    assert told.startswith(changes)
+    assert "## Gate\n\n**The gate refused the agent.**\n" in told
+    assert "verdict    refused: no champion yet" in told
     (tmp_path / "gh").write_text(GH)
     (tmp_path / "gh").chmod(0o755)
     path = f"{tmp_path}:{BIN}:/usr/bin:/bin"

@@ -83,7 +83,21 @@ def test_a_command_is_a_target_of_make_or_of_the_project(run):
 
 def test_scripts_are_shell():
     scripts = [path for path in (ROOT / ".ci").iterdir() if not path.suffix]
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     for script in scripts:
         subprocess.run(["bash", "-n", script], check=True)
         assert script.read_text().startswith("#!/usr/bin/env bash\n")
+
+
+def test_the_gate_is_shown_and_proposed_even_if_it_refuses():
+    """Its verdict is in what the page of the job and the pull request show."""
+    steps = load("retrain.yml")["jobs"]["retrain"]["steps"]
+    runs = [step.get("run", "") for step in steps]
+    gate = runs.index("make gate")
+    assert runs.index("make changes") < gate
+    assert steps[gate]["continue-on-error"] is True
+    shown = runs.index('cat reports/changes.md >> "$GITHUB_STEP_SUMMARY"')
+    assert gate < shown < runs.index("make propose") < len(runs) - 1
+    assert steps[-1]["run"] == "make gate"
+    assert steps[-1]["if"] == f"steps.{steps[gate]['id']}.outcome == 'failure'"
+    assert "continue-on-error" not in steps[-1]
