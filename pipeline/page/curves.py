@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.page.chart import WIDE, Band, Line, line_chart
-from pipeline.page.sources import Row
 from pipeline.report.curves import TRAINING, VALIDATION, mean_and_spread, series
+from pipeline.report.reading import Row
 
 STEPS, UPDATES = "env_step", "update"
 

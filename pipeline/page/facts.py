@@ -12,8 +12,9 @@ from pipeline.page.cost import Cost, costs, duration
 from pipeline.page.curves import DURING, PRETRAINING, STEPS, UPDATES, Chart, charts, returns_chart
 from pipeline.page.evaluation import Evaluation, evaluations
 from pipeline.page.lineage import Difference, base_params, differences, lineage, outdated
-from pipeline.page.sources import Row, Source, read_json, read_rows
+from pipeline.page.sources import Source
 from pipeline.page.trained import FACT, described, read_saved
+from pipeline.report.reading import Row, read_json, read_rows
 from pipeline.stages.session import STAGES
 
 PLACARD = 72  # pixels: height of a picture that only says why it is empty (`canvas.placard`)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from dreamer.types import DataError
 from pipeline.closure import ROOT
-from pipeline.page.sources import LOCK, PARAMS, Source, read_json
+from pipeline.page.sources import LOCK, PARAMS, Source
 from pipeline.params import Raw, leaves, load_raw, parse_yaml, subset
+from pipeline.report.reading import read_json
 from pipeline.scratch import fingerprint
 from pipeline.stages.session import STAGES
 from pipeline.tracking import git_commit

@@ -13,9 +13,10 @@ from pipeline.page.cost import Cost, duration, read_cost
 from pipeline.page.evaluation import evaluations
 from pipeline.page.facts import PLACARD, png_size
 from pipeline.page.lineage import Difference, differences, outdated
-from pipeline.page.sources import Source, open_source, read_rows
+from pipeline.page.sources import Source, open_source
 from pipeline.params import leaves, load_raw, parse_yaml, subset
 from pipeline.report.canvas import placard
+from pipeline.report.reading import read_rows
 from pipeline.report.tables import summarise
 from pipeline.stages.session import STAGES, Workspace, pipeline_key
 from pipeline.tracking.attach import attach
