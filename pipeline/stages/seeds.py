@@ -34,7 +34,10 @@ from pipeline.stages.side_by_side import Process, last_line, side_by_side
 from pipeline.tracking import Tracker, project_root
 
 NAME = "seeds"
-TRAINED_BY = tuple(dict.fromkeys(name for stage in STAGES.values() for name in stage.params))
+# What any of them reads; `runtime.threads` is in `runtime`.
+TRAINED_BY = tuple(
+    dict.fromkeys(name for s in STAGES.values() for name in s.params if name != "runtime.threads")
+)
 SEEDS = Stage(
     params=(*TRAINED_BY, "seeds.also"),
     deps=("reports/train", "reports/evaluate"),
@@ -74,8 +77,7 @@ def run(raw: Raw, workspace: Workspace) -> None:
         DreamerError: A training failed; the others were done before.
         Interrupted: After a signal, once all trainings wrote their checkpoints.
     """
-    params, config = from_raw(raw), seeds_config(raw)
-    others = [seed for seed in config.also if seed != params.seed]
+    params, config, others = from_raw(raw), seeds_config(raw), further(raw)
     reports = workspace.reports(NAME)
     if not others:
         log.info("seeds.also names no further seed: nothing to do")
@@ -90,17 +92,21 @@ def run(raw: Raw, workspace: Workspace) -> None:
             tracker.artifact(reports, f"reports/{NAME}")
 
 
+def further(raw: Raw) -> list[int]:
+    """Seeds of `seeds.also` other than `seed`."""
+    return [seed for seed in seeds_config(raw).also if seed != raw["seed"]]
+
+
 @contextmanager
 def opened(
     raw: Raw, seeds: Sequence[int], workspace: Workspace
 ) -> Iterator[tuple[Plan, Scratch, tuple[Tracker, Tracker]]]:
     """Lock the folder of the trainings, and track the stage and its pipeline."""
-    key = key_of(raw)
     root = project_root(workspace.project or workspace.root)
-    own, whole = identities(NAME, fingerprint(NAME, {"key": key, "seeds": seeds}, ()), raw)
+    own, whole = identities(NAME, own_key(raw), raw)
     runs = root / ".runs"
     with (
-        Scratch(NAME, key, root) as scratch,
+        Scratch(NAME, key_of(raw), root) as scratch,
         Tracker(runs / own.key, own, root=root) as tracker,
         Tracker(runs / whole.key, whole, root=root) as summary,
     ):
@@ -114,6 +120,11 @@ def key_of(raw: Raw) -> str:
     code = [ROOT / path for path in sorted(files)] + [ROOT / "requirements.lock"]
     parameters = subset(raw, (name for name in TRAINED_BY if name != "seed"))
     return fingerprint(NAME, parameters, (), code)
+
+
+def own_key(raw: Raw) -> str:
+    """Fingerprint of the stage: of its trainings, and which they are."""
+    return fingerprint(NAME, {"trainings": key_of(raw), "seeds": [raw["seed"], *further(raw)]}, ())
 
 
 def train_all(plan: Plan, workers: int, scratch: Scratch) -> list[Repeat]:
