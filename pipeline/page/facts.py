@@ -106,7 +106,7 @@ def gather(source: Source, beside: Sequence[Source], base: str) -> Facts:
         charts=tuple(all_charts(source, beside)),
         evaluations=found,
         others=(*other_evaluations(source), *best_of(beside)),
-        variation=variation(source),
+        variation=variation(source.workspace),
         pictures=pictures,
         base=name,
         differences=tuple(differences(raw, source.raw)),

@@ -9,6 +9,7 @@ from dreamer.types import DataError
 from pipeline.page.evaluation import Evaluation, evaluations
 from pipeline.page.sources import Source
 from pipeline.report.reading import Row, read_json, read_rows
+from pipeline.stages.session import Workspace
 
 KEYS = ("count", "return", "return_std", "return_min", "return_max")
 
@@ -27,13 +28,13 @@ class Variation(NamedTuple):
     highest: float
 
 
-def variation(source: Source) -> Variation | None:
+def variation(workspace: Workspace) -> Variation | None:
     """Figures over the seeds; None where there is one seed alone.
 
     Raises:
         DataError: A figure is missing or no number.
     """
-    path = source.workspace.reports("seeds") / "metrics.json"
+    path = workspace.reports("seeds") / "metrics.json"
     figures = read_json(path)
     if not figures:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,6 @@ def stop(processes: Sequence[Process]) -> None:
 
 
 def last_line(path: Path) -> str:
-    """What a process said last."""
+    """What a process said last, without the level of the message."""
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "nothing was said yet"
+    return re.sub(r"^[A-Z]+ - ", "", lines[-1]) if lines else "nothing was said yet"

@@ -86,8 +86,12 @@ def open_run(
         experiment_id = _experiment(client, body["experiment"], uri)
         run = find_run(client, experiment_id, body["key"])
         if run is not None:
-            # A child may have made its parent first, and could not know its name.
+            # A child may have made its parent first, and could not know its name and parent.
+            if run.info.run_name == _unnamed(body["key"]):
+                for tag, value in _parent_tags(client, experiment_id, start).items():
+                    client.set_tag(run.info.run_id, tag, value)
             client.update_run(run.info.run_id, name=body["name"])
+            run = client.get_run(run.info.run_id)
             # Begun elsewhere, or this log's state was lost: what is there is not sent again.
             keys = run.data.metrics
             histories = {k: client.get_metric_history(run.info.run_id, k) for k in keys}
@@ -99,16 +103,27 @@ def open_run(
 
 def _create_run(client: MlflowClient, experiment_id: str, start: Event) -> Run:
     body = start.body
-    tags = {RUN_KEY_TAG: body["key"]}
-    if body["parent_run_id"] and _get_run(client, body["parent_run_id"]):
-        tags[PARENT_TAG] = body["parent_run_id"]
-    elif key := body["parent_key"]:
-        parent = find_run(client, experiment_id, key) or client.create_run(
-            experiment_id, start.time_ms, {RUN_KEY_TAG: key}, f"pipeline-{key[:8]}"
-        )
-        tags |= {PARENT_TAG: parent.info.run_id, OWN_PARENT_TAG: "true"}
+    tags = {RUN_KEY_TAG: body["key"]} | _parent_tags(client, experiment_id, start)
     run = client.create_run(experiment_id, start.time_ms, tags, body["name"])
     return client.get_run(run.info.run_id)
+
+
+def _parent_tags(client: MlflowClient, experiment_id: str, start: Event) -> dict[str, str]:
+    """Tags that put a run below its parent, which is made if it is not there yet."""
+    body = start.body
+    if body["parent_run_id"] and _get_run(client, body["parent_run_id"]):
+        return {PARENT_TAG: body["parent_run_id"]}
+    if key := body["parent_key"]:
+        parent = find_run(client, experiment_id, key) or client.create_run(
+            experiment_id, start.time_ms, {RUN_KEY_TAG: key}, _unnamed(key)
+        )
+        return {PARENT_TAG: parent.info.run_id, OWN_PARENT_TAG: "true"}
+    return {}
+
+
+def _unnamed(key: str) -> str:
+    """Name of a run until it begins itself."""
+    return f"pipeline-{key[:8]}"
 
 
 def _get_run(client: MlflowClient, run_id: str) -> Run | None:

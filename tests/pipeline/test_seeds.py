@@ -391,6 +391,10 @@ def test_a_process_ends_with_the_one_that_spawned_it(
     process.stdin.close()
     assert process.wait(10) == -signal.SIGTERM
     assert side_by_side.last_line(tmp_path / "log") == "here"
+    (tmp_path / "log").write_text("INFO - one\nERROR - the disk is full\n")
+    assert side_by_side.last_line(tmp_path / "log") == "the disk is full"
+    (tmp_path / "log").write_text("")
+    assert side_by_side.last_line(tmp_path / "log") == "nothing was said yet"
 
 
 def test_a_stop_is_told_from_a_failure(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
