@@ -41,11 +41,12 @@ from dreamer.saved_agent import load_agent
 from dreamer.types import DataError, DreamerError
 from pipeline.closure import ROOT
 from pipeline.commands.settings import observe_spec
-from pipeline.commands.train import RECORDS, claimed, run_unless_done
+from pipeline.commands.train import claimed
 from pipeline.params import Raw, from_raw
 from pipeline.report.tables import summarise, write_json
 from pipeline.stages import evaluate
 from pipeline.stages.session import STAGES, Workspace, fingerprint_of, prepare
+from pipeline.stages.skipping import RECORDS, run_unless_done
 from pipeline.tracking import git_commit
 
 LAST_VALIDATIONS = 3

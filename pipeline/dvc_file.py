@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.closure import ROOT, import_closure
+from pipeline.stages.seeds import NAME, SEEDS
 from pipeline.stages.session import STAGES, Stage
 from pipeline.stages.tuned import RECORD, TUNED
 
 HEADER = """\
-# The story in four stages. Written by `python -m pipeline.dvc_file`: code dependencies are the
-# import
-# closure of each stage's module and the lock file.
+# The story in four stages, and a fifth that tells it again with other seeds. Written by
+# `python -m pipeline.dvc_file`: code dependencies are the import closure of each stage's module and
+# the lock file.
 """
 PLOTS = """\
 plots:
@@ -22,6 +23,11 @@ plots:
       x: env_step
       y:
         reports/train/validation.csv: validation/return
+      y_label: mean return of validation episodes
+  - seeds, mean and one deviation to each side:
+      x: env_step
+      y:
+        reports/seeds/band.csv: [mean, low, high]
       y_label: mean return of validation episodes
   - world-model losses:
       x: update
@@ -39,6 +45,7 @@ plots:
         reports/evaluate/episodes.csv: episode/return
   - reports/train/learning_curve.png
   - reports/train/rates.png
+  - reports/seeds/curves.png
   - reports/pretrain/losses.png
   - reports/evaluate/imagined.png
   - reports/evaluate/frames.png
@@ -47,6 +54,7 @@ plots:
   - reports/evaluate/attention.png
 metrics:
   - reports/evaluate/metrics.json
+  - reports/seeds/metrics.json
 artifacts:
   policy:
     path: models/agent/best
@@ -61,8 +69,8 @@ artifacts:
 
 def dvc_yaml(root: Path = ROOT) -> str:
     """Text of the file; with the stage `tuned` where `root` holds what it compares."""
-    tuned = {"tuned": TUNED} if (root / RECORD).exists() else {}
-    return HEADER + "stages:\n" + "".join(_stage(n, s) for n, s in (STAGES | tuned).items()) + PLOTS
+    stages = STAGES | {NAME: SEEDS} | ({"tuned": TUNED} if (root / RECORD).exists() else {})
+    return HEADER + "stages:\n" + "".join(_stage(n, s) for n, s in stages.items()) + PLOTS
 
 
 def _stage(name: str, stage: Stage) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dreamer.types import DataError
+from pipeline.page.seeds import variation
 from pipeline.stages.session import Workspace
 
 # What decides about the content of dvc.lock, besides the type of CPU.
@@ -24,6 +25,11 @@ def run(root: Path) -> Iterator[str]:
     workspace = Workspace(root)
     reports = root / "reports"
     yield from figures_lines(read_figures(workspace.reports("evaluate") / "metrics.json"))
+    if (over := variation(workspace)) is not None:
+        yield (
+            f"seeds      {over.mean:.6g} +- {over.std:.4g} over {over.seeds} seeds, each its mean "
+            f"return ({over.lowest:.6g} to {over.highest:.6g})"
+        )
     yield f"agent      {_short(workspace.agent / 'best', root)}"
     yield from (f"picture    {_short(path, root)}" for path in sorted(reports.rglob("*.png")))
     yield "play it    dreamer play models/agent/best"

@@ -1,6 +1,6 @@
 """Line charts as SVG that takes its colours from the page, so that they suit light and dark.
 
-Colours are the classes `c0`, `c1`, ... of the page's style; nothing is drawn by scripts.
+Colours are the classes `c0`, `c1`, ... and `mean` of the page's style; nothing is drawn by scripts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,19 @@ PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 class Line(NamedTuple):
-    """A curve: its name, (n,) places and (n,) values, and whether its points are marked."""
+    """A curve: its name, (n,) places and (n,) values, whether its points are marked, and whether it
+    is the mean of the others.
+    """
 
     name: str
     x: np.ndarray
     y: np.ndarray
     dots: bool = False
+    mean: bool = False
+
+    def colour(self, number: int) -> str:
+        """Class of the curve with this number in its chart."""
+        return "mean" if self.mean else f"c{number % 6}"
 
 
 class Band(NamedTuple):
@@ -150,7 +157,7 @@ def _area(band: Band, x: Scale, y: Scale) -> str:
 
 
 def _curve(line: Line, number: int, x: Scale, y: Scale) -> Iterator[str]:
-    colour = f"c{number % 6}"
+    colour = line.colour(number)
     points = [(x(a), y(b)) for a, b in zip(line.x, line.y, strict=True)]
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
     yield f'<polyline class="curve {colour}" points="{path}"/>'

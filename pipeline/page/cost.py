@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.page.sources import Source
+from pipeline.stages.seeds import NAME, further, own_key
 from pipeline.stages.session import STAGES, fingerprint_of, run_key, upstream_keys
 from pipeline.tracking import project_root
 from pipeline.write_ahead_log import read_events
@@ -41,7 +42,10 @@ class Cost(NamedTuple):
 def costs(source: Source) -> Iterator[Cost]:
     """Costs of the stages whose runs are known here, in order."""
     runs = project_root(source.workspace.project or source.workspace.root) / ".runs"
-    for stage, key in run_keys(source).items():
+    keys = run_keys(source)
+    if NAME in source.raw and further(source.raw):
+        keys[NAME] = run_key(NAME, own_key(source.raw))
+    for stage, key in keys.items():
         found = read_cost(stage, runs / key)
         if found is not None:
             yield found

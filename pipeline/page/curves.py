@@ -8,18 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.page.chart import WIDE, Band, Line, line_chart
-from pipeline.page.sources import Row
 from pipeline.report.curves import TRAINING, VALIDATION, mean_and_spread, series
+from pipeline.report.reading import Row
 
 STEPS, UPDATES = "env_step", "update"
 
 
 class Chart(NamedTuple):
-    """A drawn chart: its title, the SVG, and the names of its curves in order of colour."""
+    """A drawn chart: its title, the SVG, and name and colour of each curve."""
 
     title: str
     svg: str
-    names: tuple[str, ...]
+    key: tuple[tuple[str, str], ...]
 
 
 WORLD = {
@@ -79,7 +79,7 @@ def returns_chart(
     lines = [Line(name, *line) for name, line in found.items()]
     steps, mean, spread = mean_and_spread([np.stack(line).T for line in found.values()])
     band = Band(steps, mean - spread, mean + spread) if len(steps) else None
-    lines += [Line("mean, band of 1 std", steps, mean)] if len(steps) else []
+    lines += [Line("mean, band of 1 std", steps, mean, mean=True)] if len(steps) else []
     yield _returns("Validation return per episode", lines, band)
 
 
@@ -91,9 +91,13 @@ def charts(
         lines = [Line(name, *series(rows, x, column)) for column, name in columns.items()]
         lines = [line for line in lines if np.isfinite(line.y).any()]
         if lines:
-            yield Chart(title, line_chart(lines, x_label), tuple(line.name for line in lines))
+            yield Chart(title, line_chart(lines, x_label), _key(lines))
 
 
 def _returns(title: str, lines: Sequence[Line], band: Band | None) -> Chart:
     svg = line_chart(lines, "environment steps", width=WIDE, log=False, band=band)
-    return Chart(title, svg, tuple(line.name for line in lines))
+    return Chart(title, svg, _key(lines))
+
+
+def _key(lines: Sequence[Line]) -> tuple[tuple[str, str], ...]:
+    return tuple((line.name, line.colour(number)) for number, line in enumerate(lines))

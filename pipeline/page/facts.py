@@ -13,8 +13,10 @@ from pipeline.page.curves import DURING, PRETRAINING, STEPS, UPDATES, Chart, cha
 from pipeline.page.evaluation import Evaluation, evaluations
 from pipeline.page.gate import gate_facts
 from pipeline.page.lineage import Difference, base_params, differences, lineage, outdated
-from pipeline.page.sources import Row, Source, read_json, read_rows
+from pipeline.page.seeds import Variation, other_curves, other_evaluations, variation
+from pipeline.page.sources import Source
 from pipeline.page.trained import FACT, described, read_saved
+from pipeline.report.reading import Row, read_json, read_rows
 from pipeline.stages.session import STAGES
 
 PLACARD = 72  # pixels: height of a picture that only says why it is empty (`canvas.placard`)
@@ -44,7 +46,8 @@ class Facts:
 
     Attributes:
         env, seed: Of the training. trained: What, in words.
-        charts: Curves. evaluations: Of its agents. others: Best agents of trainings beside it.
+        charts: Curves. evaluations: Of its agents. others: Best agents of other seeds, and of
+            trainings beside it. variation: Over the seeds, where there are several.
         gate: What the gate of the registry said of its best agent, if it did.
         pictures: That show something. base: What parameters are compared with.
         differences: From there. params: All, by dotted key.
@@ -58,6 +61,7 @@ class Facts:
     charts: tuple[Chart, ...]
     evaluations: tuple[Evaluation, ...]
     others: tuple[Evaluation, ...]
+    variation: Variation | None
     gate: tuple[FACT, ...]
     pictures: tuple[Picture, ...]
     base: str
@@ -76,6 +80,11 @@ class Facts:
     def worked(self) -> str:
         """How long the stages known here were at work in all."""
         return duration(sum(cost.seconds for cost in self.costs))
+
+    @property
+    def all_known(self) -> bool:
+        """Whether these are all stages of the training."""
+        return set(STAGES) <= {cost.stage for cost in self.costs}
 
 
 def gather(source: Source, beside: Sequence[Source], base: str) -> Facts:
@@ -99,7 +108,8 @@ def gather(source: Source, beside: Sequence[Source], base: str) -> Facts:
         trained=tuple(described(source.flat, saved)),
         charts=tuple(all_charts(source, beside)),
         evaluations=found,
-        others=tuple(best_of(beside)),
+        others=(*other_evaluations(source), *best_of(beside)),
+        variation=variation(source.workspace),
         gate=tuple(gate_facts(source)),
         pictures=pictures,
         base=name,
@@ -125,10 +135,11 @@ def best_of(sources: Sequence[Source]) -> Iterator[Evaluation]:
 
 
 def all_charts(source: Source, beside: Sequence[Source]) -> Iterator[Chart]:
-    """Curves of a training; returns also of those beside it."""
+    """Curves of a training; returns also of other seeds and of those beside it."""
     metrics = read_rows(source.workspace.reports("train") / "metrics.csv")
-    trainings = {label(s): _validations(s) for s in (source, *beside)}
-    yield from returns_chart(trainings, metrics)
+    own = label(source) if beside else f"seed {source.flat.get('seed')}"
+    trainings = {own: _validations(source)} | other_curves(source)
+    yield from returns_chart(trainings | {label(s): _validations(s) for s in beside}, metrics)
     losses = read_rows(source.workspace.reports("pretrain") / "losses.csv")
     yield from charts(PRETRAINING, losses, UPDATES, "updates")
     yield from charts(DURING, metrics, STEPS, "environment steps")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from dreamer.checkpoint import META
 from dreamer.types import CheckpointError, DataError
-from pipeline.page.sources import Source, read_json
+from pipeline.page.sources import Source
 from pipeline.page.trained import FACT
+from pipeline.report.reading import read_json
 
 GATE = Path("reports") / "gate.json"
 

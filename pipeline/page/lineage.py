@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from dreamer.types import DataError
 from pipeline.closure import ROOT
-from pipeline.page.sources import LOCK, PARAMS, Source, read_json
+from pipeline.page.sources import LOCK, PARAMS, Source
 from pipeline.params import Raw, leaves, load_raw, parse_yaml, subset
+from pipeline.report.reading import read_json
 from pipeline.scratch import fingerprint
+from pipeline.stages.seeds import NAME, SEEDS
 from pipeline.stages.session import STAGES
 from pipeline.tracking import git_commit
 
@@ -78,14 +80,15 @@ def outdated(source: Source) -> list[str]:
     if not source.repository:
         return []
     stages = read_lock(lock) if lock.exists() else {}
-    return [name for name in STAGES if not _agrees(source.raw, name, stages.get(name))]
+    declared = STAGES | ({NAME: SEEDS} if NAME in source.raw else {})
+    return [n for n, s in declared.items() if not _agrees(source.raw, s.params, stages.get(n))]
 
 
-def _agrees(raw: Raw, name: str, stage: dict[str, Any] | None) -> bool:
+def _agrees(raw: Raw, params: tuple[str, ...], stage: dict[str, Any] | None) -> bool:
     if stage is None:
         return False
     locked = stage.get("params", {}).get(PARAMS, {})
-    now = dict(leaves(subset(raw, STAGES[name].params)))
+    now = dict(leaves(subset(raw, params)))
     # The lock holds `runtime.threads` as one dotted key, and sections as they are.
     return repr(sorted(leaves(locked))) == repr(sorted(now.items()))
 

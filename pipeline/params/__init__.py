@@ -5,14 +5,24 @@ Every mistake is one `ConfigError` with the dotted path, what was found and what
 
 from pipeline.params.builder import build
 from pipeline.params.dotted import MAPPINGS, Raw, leaves, override, sections, subset
-from pipeline.params.root import EvaluateConfig, Params, from_raw, load_params, of_stages
+from pipeline.params.root import (
+    EvaluateConfig,
+    Params,
+    SeedsConfig,
+    from_raw,
+    load_params,
+    of_stages,
+    seeds_config,
+)
 from pipeline.params.yaml_reader import load_raw, parse_set, parse_yaml
 
 __all__ = [
     "Params",
     "EvaluateConfig",
+    "SeedsConfig",
     "load_params",
     "from_raw",
+    "seeds_config",
     "of_stages",
     "build",
     "MAPPINGS",

@@ -23,8 +23,10 @@ from pipeline.params.builder import build
 from pipeline.params.dotted import Raw, override
 from pipeline.params.yaml_reader import load_raw
 
-# Sections that no stage reads. The command that reads one builds and checks it.
-OF_COMMANDS = ("promote", "tune")
+# Sections that say nothing about one training. Who reads one, a command or the stage `seeds`,
+# builds and checks it.
+APART = ("promote", "seeds", "tune")
+LARGEST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +83,33 @@ class EvaluateConfig:
         """Refuse values out of range."""
         check_range("episodes", self.episodes, 1, 10**6)
         check_range("num_envs", self.num_envs, 1, 4096)
-        check_range("seed", self.seed, 0, 2**31 - 1)
+        check_range("seed", self.seed, 0, LARGEST_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsConfig:
+    """The stage `seeds`.
+
+    Attributes:
+        also: Seeds to train with beside `seed`; `seed` itself among them is not trained twice.
+        workers: How many at a time; no bit depends on it.
+    """
+
+    also: tuple[int, ...]
+    workers: int
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if len(set(self.also)) < len(self.also):
+            raise ConfigError("also", list(self.also), "each seed once")
+        for seed in self.also:
+            check_range("also", seed, 0, LARGEST_SEED)
+        check_range("workers", self.workers, 1, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """Everything in `params.yaml` that stages read, one section per part that it configures."""
+    """Everything in `params.yaml` about one training, one section per part that it configures."""
 
     seed: int
     device: Literal["cpu", "cuda", "auto"]
@@ -106,7 +129,7 @@ class Params:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_range("seed", self.seed, 0, 2**31 - 1)
+        check_range("seed", self.seed, 0, LARGEST_SEED)
 
 
 def validate(params: Params) -> Params:
@@ -190,17 +213,33 @@ def check_rates(params: Params) -> None:
 
 
 def of_stages(raw: Raw) -> Raw:
-    """Return the parameters without the sections that only commands read."""
-    return {name: section for name, section in raw.items() if name not in OF_COMMANDS}
+    """Return the parameters of one training, without the sections that are about something else."""
+    return {name: section for name, section in raw.items() if name not in APART}
 
 
 def from_raw(raw: Raw) -> Params:
-    """Build and validate the parameters of the stages.
+    """Build and validate the parameters of a training.
+
+    The section `seeds` is checked, too, where there is one: its stage is the last to run, and its
+    mistakes should not show only then.
 
     Raises:
         ConfigError: for every mistake, with the dotted key.
     """
+    if "seeds" in raw:
+        seeds_config(raw)
     return validate(build(Params, of_stages(raw)))
+
+
+def seeds_config(raw: Raw) -> SeedsConfig:
+    """Build the section `seeds`.
+
+    Raises:
+        ConfigError: for every mistake, with the dotted key.
+    """
+    if "seeds" not in raw:
+        raise ConfigError("seeds", "no such section", "the section `seeds` in params.yaml")
+    return build(SeedsConfig, raw["seeds"], "seeds")
 
 
 def load_params(

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from pipeline.closure import ROOT
 from pipeline.page.lineage import outdated, read_lock
-from pipeline.page.sources import LOCK, RECORDS, Source, read_json
+from pipeline.page.sources import LOCK, RECORDS, Source
 from pipeline.params import of_stages
+from pipeline.report.reading import read_json
 from pipeline.scratch import fingerprint
 from pipeline.stages.session import STAGES, fingerprint_of, pipeline_key, run_key
 from pipeline.tracking import git_commit

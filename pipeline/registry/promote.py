@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamer.saved_agent import load_agent
 from pipeline.page.gate import agent_digest
-from pipeline.page.sources import Source, read_json
+from pipeline.page.sources import Source
 from pipeline.registry.config import Demands, demands_for
 from pipeline.registry.contest import (
     Contest,
@@ -36,6 +36,7 @@ from pipeline.registry.store import (
     default_name,
     open_registry,
 )
+from pipeline.report.reading import read_json
 from pipeline.report.tables import write_json
 from pipeline.serving.package import write_model
 from pipeline.serving.policy import CPU

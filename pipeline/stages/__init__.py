@@ -1,1 +1,1 @@
-"""The four DVC stages: collect, pretrain, train, evaluate."""
+"""The DVC stages: collect, pretrain, train, evaluate, and seeds, which repeats them."""

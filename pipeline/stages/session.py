@@ -33,10 +33,12 @@ class Workspace:
 
     Attributes:
         root: The folder. project: Where runs are tracked, if that is another one.
+        part_of: Key of the tracked pipeline that this one is a part of, if any.
     """
 
     root: Path
     project: Path | None = None
+    part_of: str | None = None
 
     @property
     def episodes(self) -> Path:
@@ -192,6 +194,30 @@ def run_key(name: str, fingerprint: str) -> str:
     return f"{name}-{fingerprint[:32]}"
 
 
+def identities(
+    name: str, key: str, raw: Raw, part_of: str | None = None
+) -> tuple[RunIdentity, RunIdentity]:
+    """The tracked run of a stage, and that of the whole pipeline.
+
+    Args:
+        name: Of the stage. key: Its fingerprint. part_of: Key of the pipeline that this one is a
+            part of, if any.
+    """
+    whole_key = pipeline_key(raw)
+    tags = {"stage": name, "env": str(raw["env"]["id"])} | git_commit(ROOT)
+    own = RunIdentity(
+        experiment=EXPERIMENT, key=run_key(name, key), name=name, parent_key=whole_key, tags=tags
+    )
+    whole = RunIdentity(
+        experiment=EXPERIMENT,
+        key=whole_key,
+        name=f"{raw['env']['id']} seed {raw['seed']}",
+        parent_key=part_of,
+        tags=tags | {"stage": "pipeline"},
+    )
+    return own, whole
+
+
 def upstream_keys(name: str, raw: Raw, workspace: Workspace) -> dict[str, str]:
     """Keys of the runs of the stages before `name`, as far as their inputs are there."""
     before = list(STAGES)[: list(STAGES).index(name)]
@@ -213,18 +239,7 @@ def open_session(name: str, params: Params, raw: Raw, workspace: Workspace) -> I
     device = prepare(params) if "device" in STAGES[name].params else torch.device("cpu")
     key = fingerprint_of(name, raw, workspace)
     root = project_root(workspace.project or workspace.root)
-    parent = pipeline_key(raw)
-    tags = {"stage": name, "env": str(raw["env"]["id"])} | git_commit(ROOT)
-    own = RunIdentity(
-        experiment=EXPERIMENT, key=run_key(name, key), name=name, parent_key=parent, tags=tags
-    )
-    whole = RunIdentity(
-        experiment=EXPERIMENT,
-        key=parent,
-        name=f"{raw['env']['id']} seed {raw['seed']}",
-        parent_key=None,
-        tags=tags | {"stage": "pipeline"},
-    )
+    own, whole = identities(name, key, raw, workspace.part_of)
     runs = root / ".runs"
     with (
         Scratch(name, key, workspace.root) as scratch,

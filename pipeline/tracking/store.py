@@ -87,8 +87,12 @@ def open_run(
         places = _places(client, body["experiment"], uri, above)
         run = _find(client, places, body["key"])
         if run is not None:
-            # A child may have made its parent first, and could not know its name.
+            # A child may have made its parent first, and could not know its name and parent.
+            if run.info.run_name == _unnamed(body["key"]):
+                for tag, value in _below(client, places, start, above)[1].items():
+                    client.set_tag(run.info.run_id, tag, value)
             client.update_run(run.info.run_id, name=body["name"])
+            run = client.get_run(run.info.run_id)
             # Begun elsewhere, or this log's state was lost: what is there is not sent again.
             keys = run.data.metrics
             histories = {k: client.get_metric_history(run.info.run_id, k) for k in keys}
@@ -112,18 +116,32 @@ def _places(client: MlflowClient, name: str, uri: str, above: Run | None) -> lis
 
 
 def _create_run(client: MlflowClient, places: list[str], start: Event, above: Run | None) -> Run:
-    """Create a run below its own parent, or below `above`, the run of `mlflow run`."""
-    body, experiment_id = start.body, places[0]
-    tags = {PARENT_TAG: above.info.run_id} if above else {}
-    if key := body["parent_key"]:
-        parent = _find(client, places, key) or client.create_run(
-            experiment_id, start.time_ms, tags | {RUN_KEY_TAG: key}, f"pipeline-{key[:8]}"
-        )
-        experiment_id = parent.info.experiment_id
-        tags = {PARENT_TAG: parent.info.run_id, OWN_PARENT_TAG: "true"}
+    body = start.body
+    experiment_id, tags = _below(client, places, start, above)
     tags[RUN_KEY_TAG] = body["key"]
     run = client.create_run(experiment_id, start.time_ms, tags, body["name"])
     return client.get_run(run.info.run_id)
+
+
+def _below(
+    client: MlflowClient, places: list[str], start: Event, above: Run | None
+) -> tuple[str, dict[str, str]]:
+    """Experiment and tags that put a run below its parent, which is made if it is not there yet,
+    or else below `above`, the run of `mlflow run`.
+    """
+    tags = {PARENT_TAG: above.info.run_id} if above else {}
+    key = start.body["parent_key"]
+    if not key:
+        return places[0], tags
+    parent = _find(client, places, key) or client.create_run(
+        places[0], start.time_ms, tags | {RUN_KEY_TAG: key}, _unnamed(key)
+    )
+    return parent.info.experiment_id, {PARENT_TAG: parent.info.run_id, OWN_PARENT_TAG: "true"}
+
+
+def _unnamed(key: str) -> str:
+    """Name of a run until it begins itself."""
+    return f"pipeline-{key[:8]}"
 
 
 def _find(client: MlflowClient, places: list[str], key: str) -> Run | None:

@@ -87,7 +87,9 @@ def _experiment(
     name: str, words: list[str], project: Path, locks: Sequence[int]
 ) -> tuple[str, ...]:
     """Run it; return the stages that DVC did not find in its cache."""
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", name, *words]
+    # No stage after `evaluate`: they repeat the training, or compare it with another one.
+    run = ["exp", "run", "--temp", "-n", name, "evaluate"]
+    command = [sys.executable, "-m", "dvc", *run, *words]
     done = _run(command, project, locks)
     if done.returncode or _commit(name, project) is None:
         lines = [line for line in done.stdout.splitlines() if line.strip()]

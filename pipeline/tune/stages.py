@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.closure import ROOT, import_closure
-from pipeline.commands.train import RECORDS, run_unless_done
 from pipeline.params import Raw, from_raw, subset
 from pipeline.scratch import fingerprint
 from pipeline.stages.session import STAGES, Workspace, prepare
+from pipeline.stages.skipping import RECORDS, run_unless_done
 from pipeline.tune.figures import Outcome, read_metrics
 from pipeline.write_ahead_log import locked
 

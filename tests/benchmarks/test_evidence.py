@@ -34,11 +34,11 @@ from benchmarks.results_page import write_page
 from benchmarks.selection import jobs_of
 from dreamer.envs.vector import VectorEnv
 from dreamer.types import ConfigError, DataError
-from pipeline.commands.train import RECORDS
 from pipeline.params import from_raw, override
 from pipeline.presets import list_presets
 from pipeline.scratch import Interrupted
 from pipeline.stages.session import STAGES, Session, Workspace
+from pipeline.stages.skipping import RECORDS
 
 CLAIM = Claim(preset="cartpole", seeds=(0, 1), text="It balances.", mean=475, each=450, ending=400)
 

@@ -30,6 +30,7 @@ from pipeline.commands.settings import Wishes, observe_spec, resolve
 from pipeline.commands.train import default_folder, how_to_see_curves
 from pipeline.params import load_params, load_raw
 from pipeline.presets import list_presets
+from pipeline.report.tables import write_json
 from pipeline.scratch import Interrupted
 from pipeline.stages import pretrain
 from pipeline.stages.session import STAGES, Session
@@ -539,6 +540,17 @@ def test_the_summary_says_what_was_learned_and_whose_bits_these_are(trained, cap
     assert " over 4 episodes " in answer.out[0]
     assert "picture    reports/train/learning_curve.png" in answer.out
     assert "play it    dreamer play models/agent/best" in answer.out
+    over = {
+        "count": 3,
+        "return": 200.5,
+        "return_std": 2.0,
+        "return_min": 198.0,
+        "return_max": 203.0,
+    }
+    write_json(Path("reports/seeds/metrics.json"), {f"seeds/{k}": v for k, v in over.items()})
+    answer = dreamer(capsys, "summary")
+    line = "seeds      200.5 +- 2 over 3 seeds, each its mean return (198 to 203)"
+    assert answer.out[2] == line
 
     git("init", "-q")
     git("add", "dvc.lock", "params.yaml")
@@ -597,7 +609,7 @@ def test_whole_numbers_as_mlflow_and_people_write_them(text, number):
 
 
 def test_the_stages_of_the_command_are_those_of_dvc():
-    from pipeline.commands.train import MODULES
+    from pipeline.stages.skipping import MODULES
 
     assert list(MODULES) == list(STAGES)
     assert MODULES["pretrain"] is pretrain

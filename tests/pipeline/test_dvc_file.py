@@ -25,6 +25,18 @@ def test_stages_declare_params_deps_and_outs() -> None:
     assert {dep for stage in STAGES.values() for dep in stage.deps} <= written
 
 
+def test_the_stage_that_repeats_depends_on_all_code_of_a_training() -> None:
+    stages = parse_yaml(dvc_yaml(), "dvc.yaml")["stages"]
+    code = {dep for name in STAGES for dep in stages[name]["deps"] if dep.endswith(".py")}
+    assert code < set(stages["seeds"]["deps"])
+    assert {"pipeline/stages/one_seed.py", "reports/train", "reports/evaluate"} <= set(
+        stages["seeds"]["deps"]
+    )
+    assert stages["seeds"]["outs"] == ["reports/seeds"]
+    assert "seeds.also" in stages["seeds"]["params"]
+    assert not [name for name in STAGES if "seeds.also" in stages[name]["params"]]
+
+
 def test_the_stage_that_compares_comes_with_its_record(tmp_path: Path) -> None:
     assert "tuned" not in parse_yaml(dvc_yaml(tmp_path), "dvc.yaml")["stages"]
     (tmp_path / "tuned.json").touch()

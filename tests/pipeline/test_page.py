@@ -13,10 +13,13 @@ from pipeline.page.cost import Cost, duration, read_cost
 from pipeline.page.evaluation import evaluations
 from pipeline.page.facts import PLACARD, png_size
 from pipeline.page.lineage import Difference, differences, outdated
-from pipeline.page.sources import Source, open_source, read_rows
-from pipeline.params import leaves, load_raw, parse_yaml, subset
+from pipeline.page.sources import Source, open_source
+from pipeline.params import leaves, load_raw, override, parse_yaml, subset
 from pipeline.report.canvas import placard
+from pipeline.report.reading import read_rows
 from pipeline.report.tables import summarise
+from pipeline.report.variation import Repeat, write_nothing, write_variation
+from pipeline.stages.seeds import SEEDS
 from pipeline.stages.session import STAGES, Workspace, pipeline_key
 from pipeline.tracking.attach import attach
 from pipeline.write_ahead_log import LogWriter, read_events
@@ -94,6 +97,29 @@ def test_outs_stay_as_they_are_and_other_trainings_stand_beside(training, traine
     assert {out: checksums(training / out) for out in outs} == outs
     assert "Validation return per episode" in page_of(training)
     assert f"seed 0 ({trained.name})" in words(page_of(training))
+
+
+def test_other_seeds_are_curves_rows_and_a_figure(training, capsys):
+    figures = json.loads((training / "reports/evaluate/metrics.json").read_text())
+    best = {key: value for key, value in figures.items() if not key.startswith("last/")}
+    shifted = {s: figures | {key: value + s for key, value in best.items()} for s in (0, 10, 20)}
+    curve = [(100, 1.0), (400, 2.0)]
+    repeats = [Repeat(seed, found, curve) for seed, found in shifted.items()]
+    write_variation(training / "reports" / "seeds", repeats, "")
+    assert dreamer(capsys, "report", training).err == []
+    page, mean = page_of(training), best["episode/return"] + 10
+    assert [n in page for n in ("seed 0", "seed 10", "seed 20")] == [True] * 3
+    assert 'class="band"' in page
+    assert f"{mean:,.6g} ± 10 mean and std of 3 seeds" in words(page)
+    last = f"seed 20 {best['episode/count'] + 20} {best['episode/return'] + 20:,.6g} "
+    assert last in words(page)
+    said = f"on average {mean:,.6g} with a standard deviation of 10."
+    assert said in words(page)
+    assert said in (training / "reports" / "model_card.md").read_text()
+    write_nothing(training / "reports" / "seeds")
+    dreamer(capsys, "report", training)
+    assert "mean and std of" not in page_of(training)
+    assert 'class="band"' not in page_of(training)
 
 
 def test_without_an_evaluation_the_page_says_so(training, capsys):
@@ -191,7 +217,7 @@ def test_durations_in_words():
 def test_stages_that_the_lock_knows_otherwise_are_named(trained, tmp_path):
     raw = load_raw(trained / "params.yaml")
     stages = {}
-    for name, stage in STAGES.items():
+    for name, stage in (STAGES | {"seeds": SEEDS}).items():
         part = dict(leaves(subset(raw, stage.params)))
         nested = subset(raw, [p for p in stage.params if "." not in p])
         dotted = {key: part[key] for key in stage.params if "." in key}
@@ -202,9 +228,11 @@ def test_stages_that_the_lock_knows_otherwise_are_named(trained, tmp_path):
         return outdated(Source(workspace=Workspace(tmp_path), raw=raw, repository=True))
 
     assert stale(raw) == []
-    assert stale(raw | {"seed": 1}) == ["collect", "pretrain", "train"]
+    assert stale(raw | {"seed": 1}) == ["collect", "pretrain", "train", "seeds"]
+    assert stale(override(raw, {"seeds.also": [1]})) == ["seeds"]
+    assert stale({key: raw[key] for key in raw if key != "seeds"}) == []
     (tmp_path / "dvc.lock").unlink()
-    assert stale(raw) == list(STAGES)
+    assert stale(raw) == [*STAGES, "seeds"]
 
 
 # Tracking --------------------------------------------------------------------------------------

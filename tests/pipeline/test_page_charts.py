@@ -84,7 +84,7 @@ def test_a_constant_and_a_single_point_can_be_drawn():
 def test_charts_whose_columns_are_missing_are_left_out():
     rows = [{"env_step": 0.0, "policy/entropy": 1.0}, {"env_step": 5.0, "policy/entropy": 0.5}]
     (chart,) = charts(DURING, rows, "env_step", "environment steps")
-    assert (chart.title, chart.names) == ("Entropy", ("policy",))
+    assert (chart.title, chart.key) == ("Entropy", (("policy", "c0"),))
 
 
 def test_several_trainings_get_a_mean_and_a_band():
@@ -95,9 +95,9 @@ def test_several_trainings_get_a_mean_and_a_band():
         ]
 
     (one,) = returns_chart({"a": rows(1, 2)}, [])
-    assert one.names == ("validation",)
+    assert one.key == (("validation", "c0"),)
     assert "polygon" not in one.svg
     (two,) = returns_chart({"a": rows(1, 2), "b": rows(3, 4)}, [])
-    assert two.names == ("a", "b", "mean, band of 1 std")
+    assert two.key == (("a", "c0"), ("b", "c1"), ("mean, band of 1 std", "mean"))
     assert "polygon" in two.svg
     assert list(returns_chart({"a": []}, [])) == []

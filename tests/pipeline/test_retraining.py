@@ -13,7 +13,7 @@ import pytest
 from dvc_project import BIN, attempt, command, fresh_copy
 
 pytestmark = pytest.mark.slow
-STAGES = ("collect", "pretrain", "train", "evaluate")
+STAGES = ("collect", "pretrain", "train", "evaluate", "seeds")
 GH = """#!/bin/sh
 printf '%s\\n' "$@" > "$GH_SAID"
 """
@@ -106,7 +106,7 @@ def test_a_retraining_is_proposed_once_with_its_differences(origin, locked, tmp_
     assert "nothing to propose" in made(folder, "propose")
     params = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(params.replace("clip_ratio: 0.2", "clip_ratio: 0.1"))
-    assert ran(made(folder, "retrain")) == ["train", "evaluate"]
+    assert ran(made(folder, "retrain")) == ["train", "evaluate", "seeds"]
     made(folder, "changes")
     changes = (folder / "reports/changes.md").read_text()
     assert re.search(r"\| params.yaml +\| policy.clip_ratio +\| 0.2 +\| 0.1 +\|", changes)
@@ -152,7 +152,7 @@ def test_a_queue_of_experiments_runs_and_shows(origin, locked):
     assert all(name in page for name in tried)
 
 
-def test_an_agent_is_registered_by_a_tag_and_fetched_by_its_stage(locked, tmp_path):
+def test_an_agent_is_registered_by_a_tag_and_fetched_by_its_stage(origin, locked, tmp_path):
     for words in (("register", "policy"), ("assign", "policy", "--stage", "prod")):
         command(locked, "gto", *words)
     assert {"policy@v0.0.1", "policy#prod#1"} <= set(command(locked, "git", "tag").split())
@@ -163,6 +163,32 @@ def test_an_agent_is_registered_by_a_tag_and_fetched_by_its_stage(locked, tmp_pa
     assert meta["kind"] == "agent"
     original = locked / "models/agent/best/tensors.safetensors"
     assert (out / "tensors.safetensors").read_bytes() == original.read_bytes()
+    command(locked, "git", "push", "-q", "--tags", "origin")
+    place = f"url={origin.parent / 'dreamer-storage'}"
+    words = ("--stage", "prod", "--remote-config", place, "-o", str(tmp_path / "far"))
+    command(tmp_path, "dvc", "artifacts", "get", str(origin), "policy", *words)
+    assert (tmp_path / "far/tensors.safetensors").read_bytes() == original.read_bytes()
+
+
+def test_an_experiment_with_seeds_goes_from_clone_to_clone(origin, locked):
+    place = ("dvc", "remote", "modify", "--local", "storage", "url", "../dreamer-storage")
+    here, there = clone(origin, "here"), clone(origin, "there")
+    for folder in (here, there):
+        command(folder, *place)
+    command(here, "dvc", "pull")
+    seeds = ("-S", "seeds.also=[1, 2]")
+    printed = command(here, "dvc", "exp", "run", "-n", "varied", *seeds)
+    assert ran(printed) == ["seeds"]
+    metrics = json.loads((here / "reports/seeds/metrics.json").read_text())
+    assert metrics["seeds/count"] == 3
+    assert "seeds/return_std" in command(here, "dvc", "metrics", "diff")
+    command(here, "dvc", "plots", "diff", "-o", "plots")
+    assert "curves.png" in (here / "plots/index.html").read_text()
+    command(here, "dvc", "exp", "push", "origin", "varied")
+    command(there, "dvc", "exp", "pull", "origin", "varied")
+    command(there, "dvc", "exp", "apply", "varied")
+    assert json.loads((there / "reports/seeds/metrics.json").read_text()) == metrics
+    assert ran(command(there, "dvc", "repro")) == []
 
 
 def test_another_remote_by_name(origin, first, locked, tmp_path):

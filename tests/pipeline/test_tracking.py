@@ -370,6 +370,17 @@ def test_stages_share_a_parent_whoever_comes_first(root):
     assert sum(1 for _ in connect(root).search_runs(["1"])) == 3
 
 
+def test_a_parent_that_its_child_made_goes_below_its_own_parent_once_it_begins(root):
+    for key, parent in (("train", "seed1"), ("seed1", "pipeline1")):
+        with open_tracker(root, key, parent=parent):
+            pass
+    middle, top = run_of(root, "seed1"), run_of(root, "pipeline1")
+    assert run_of(root, "train").data.tags["mlflow.parentRunId"] == middle.info.run_id
+    assert middle.data.tags["mlflow.parentRunId"] == top.info.run_id
+    assert top.info.status == "FINISHED"
+    assert sum(1 for _ in connect(root).search_runs(["1"])) == 3
+
+
 def test_the_run_of_mlflow_run_becomes_the_parent(root, monkeypatch):
     client = connect(root)
     theirs = client.create_experiment("theirs")

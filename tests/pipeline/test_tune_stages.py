@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tuning import GRID, a_plan, parameters
 
-from pipeline.commands import train
 from pipeline.params import Params, of_stages, override
+from pipeline.stages import skipping
 from pipeline.stages.session import STAGES, Session
 from pipeline.tune import stages, worker
 from pipeline.tune.figures import Outcome
@@ -48,7 +48,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that ran; each takes a moment."""
     names: list[str] = []
     fakes = {name: Fake(name, names, 0.05) for name in STAGES}
-    monkeypatch.setattr(train, "MODULES", fakes)
+    monkeypatch.setattr(skipping, "MODULES", fakes)
     monkeypatch.setenv("DREAMER_TRACKING", "off")
     return names
 
@@ -101,7 +101,7 @@ def test_a_grid_pretrains_once_per_world_model_and_every_trial_tells_its_value(
         "policy.clip_ratio": [0.1, 0.2],
     }
     plan = a_plan(tmp_path, space=space)
-    for fake in train.MODULES.values():
+    for fake in skipping.MODULES.values():
         monkeypatch.setattr(fake, "seconds", 0.0)
     work(plan)
     assert Counter(ran) == {"collect": 1, "pretrain": 4, "train": 8, "evaluate": 8}
