@@ -41,18 +41,22 @@ ENV PATH=/opt/venv/bin:$PATH \
     MLFLOW_DISABLE_TELEMETRY=true \
     DO_NOT_TRACK=true \
     DVC_NO_ANALYTICS=1
+# tini: signals reach who runs, though it is the first process of its container
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini=0.19.* \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 1000 dreamer \
     && useradd --uid 1000 --gid 1000 --create-home --home-dir /var/lib/dreamer dreamer \
-    && install --directory --owner 1000 --group 1000 /app
+    && install --directory --owner 1000 --group 1000 /app /app/.dvc
 WORKDIR /app
+ENTRYPOINT ["tini", "-g", "--"]
 
 # docker run -v "$PWD:/app" dreamer-train            the checkout that is mounted
 # docker run dreamer-train dreamer train --preset pendulum
 FROM base AS train
-# git: DVC's experiments; tini: signals reach a stage, which writes a checkpoint; the others: dm_control's camera
+# git: DVC's experiments; the others: dm_control's camera
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends \
-        git=1:2.39.* libegl1=1.6.* libgl1=1.6.* tini=0.19.* \
+    && apt-get install --yes --no-install-recommends git=1:2.39.* libegl1=1.6.* libgl1=1.6.* \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=builder-of-train /opt/venv /opt/venv
 COPY --chown=1000:1000 .dvcignore params.yaml dvc.yaml dvc.lock requirements.lock pyproject.toml run_dreamer.py MLproject README.md LICENSE ./
@@ -64,7 +68,8 @@ COPY --chown=1000:1000 pipeline pipeline
 USER 1000:1000
 # The files of the image are no git repository; a checkout that is mounted over them may be one.
 RUN dvc config --local core.no_scm true
-ENTRYPOINT ["tini", "--"]
+# As Ctrl-C: DVC waits for the stage at work, which writes a checkpoint.
+STOPSIGNAL SIGINT
 CMD ["dreamer", "repro"]
 
 # docker run -v "$PWD/model:/model:ro" -p 8080:8080 dreamer-serve

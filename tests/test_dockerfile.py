@@ -123,14 +123,13 @@ def test_both_images_install_what_is_locked():
 
 
 def test_debian_packages_are_pinned():
-    [line] = [words for words in commands() if words[:2] == ["apt-get", "install"]]
-    packages = [word for word in line[2:] if not word.startswith("--")]
+    lines = [words[2:] for words in commands() if words[:2] == ["apt-get", "install"]]
+    packages = [word for words in lines for word in words if not word.startswith("--")]
     assert packages
     assert all(re.fullmatch(r"[a-z0-9-]+=[0-9:.]+\*", package) for package in packages)
 
 
 def test_the_image_to_train_runs_the_pipeline():
-    assert json.loads(*values("ENTRYPOINT", "train")) == ["tini", "--"]
     words = json.loads(*values("CMD", "train"))
     code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *words[1:], "--help"]

@@ -22,7 +22,7 @@ def environment_of_stages() -> dict[str, str]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Leave by an exception on SIGTERM: `subprocess.run` then kills DVC, and a stage follows."""
+    """Leave by an exception on SIGTERM, as Python does on Ctrl-C."""
 
     def stop(signum: int, _frame: FrameType | None) -> None:
         raise Interrupted(signum)

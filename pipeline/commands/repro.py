@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from pipeline.commands.settings import PARAMS, Wishes, layered, observe_spec
 from pipeline.flat_config import check_dims, read_flat_config
 from pipeline.params import from_raw, leaves, load_raw
 from pipeline.presets import apply_values
+from pipeline.scratch import Interrupted
 
 PIPELINE = "dvc.yaml"
 LAST = "evaluate"  # the stage whose figures are told
@@ -34,14 +39,32 @@ def run(wishes: Wishes, stage: str | None, log_level: str | None) -> Iterator[st
     if not Path(PIPELINE).exists():
         raise ConfigError(PIPELINE, "no such file", "the folder of a project, as the current one")
     yield from _written(wishes)
-    words = [sys.executable, "-m", "dvc", "repro", *([stage] if stage else [])]
-    level = {"DREAMER_LOG_LEVEL": log_level} if log_level else {}
-    with stoppable():
-        done = subprocess.run(words, env=environment_of_stages() | level, check=False)
-    if done.returncode:
-        raise DreamerError(f"dvc repro ended with status {done.returncode}; the reason is above")
+    status = _dvc(["repro", *([stage] if stage else [])], log_level)
+    if status:
+        raise DreamerError(f"dvc repro ended with status {status}; the reason is above")
     if stage in (None, LAST):
         yield from summary.run(Path())
+
+
+def _dvc(words: list[str], log_level: str | None) -> int:
+    """Run DVC; when stopped, end it and wait until the stage at work has written its checkpoint.
+
+    They have a process group of their own: a terminal sends Ctrl-C to everybody in the group, and
+    DVC would go on with the next stage if the one at work has come to its end just then.
+    """
+    env = environment_of_stages() | ({"DREAMER_LOG_LEVEL": log_level} if log_level else {})
+    process = subprocess.Popen([sys.executable, "-m", "dvc", *words], env=env, process_group=0)
+    with stoppable():
+        try:
+            return process.wait()
+        except (KeyboardInterrupt, Interrupted):
+            with contextlib.suppress(ProcessLookupError):  # which says that nobody is left
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+                while True:
+                    os.killpg(process.pid, 0)
+                    time.sleep(0.1)
+            raise
 
 
 def _written(wishes: Wishes) -> Iterator[str]:

@@ -136,7 +136,10 @@ def _lock(path: Path) -> Iterator[int]:
 
 
 def _run(words: list[str], project: Path, locks: Sequence[int]) -> subprocess.CompletedProcess[str]:
-    """Run a command with this environment's Python for the stages; stop it when stopped."""
+    """Run a command with this environment's Python for the stages.
+
+    When stopped, `subprocess.run` kills DVC, and a stage follows.
+    """
     with stoppable():
         return subprocess.run(
             words,

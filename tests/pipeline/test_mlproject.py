@@ -1,8 +1,14 @@
 """MLproject: every entry point is a command of the project, with MLflow's own reading of the file;
 runs lie in the caller's experiment, below the run that `mlflow run` opened."""
 
+import fcntl
+import os
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -144,6 +150,34 @@ def test_without_a_pipeline_here_it_says_so(capsys, project):
         "dreamer: error: dvc.yaml: found 'no such file'; allowed: the folder of a project, as the "
         "current one"
     ]
+
+
+# A job that a shell put into the background ignores Ctrl-C, and so do its children.
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pipeline.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_stop_waits_for_the_checkpoint_of_the_stage(tmp_path, signum, status):
+    folder = fresh_copy(tmp_path)
+    words = [sys.executable, "-c", INTERRUPTIBLE, "repro", "--set=train.env_steps=600000"]
+    env = {**os.environ, "DREAMER_TRACKING": "off", "PYTHONPATH": str(folder)}
+    with (tmp_path / "said").open("wb") as said:
+        process = subprocess.Popen(words, cwd=folder, env=env, stdout=said, stderr=said)
+    while not list((folder / ".scratch").glob("train/*/lock")):
+        assert process.poll() is None, (tmp_path / "said").read_text()
+        time.sleep(0.2)
+    process.send_signal(signum)
+    assert process.wait() == status
+    [steps] = (folder / ".scratch" / "train").glob("*/checkpoints")
+    assert list(steps.iterdir())
+    with (steps.parent / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody is at work there any more
 
 
 # mlflow run ------------------------------------------------------------------------------------
