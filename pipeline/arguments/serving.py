@@ -18,7 +18,7 @@ examples:
   mlflow models serve -m outputs/model --env-manager local --port 5001
 """
 SERVE = """\
-The protocol is that of `mlflow models serve`, and so are the answers; it is several times faster.
+The protocol is that of `mlflow models serve`, and so are the answers; it is faster and stricter.
 
 examples:
   dreamer serve outputs/model --port 5001
