@@ -78,9 +78,8 @@ COPY --from=builder /opt/venv /opt/venv
 COPY --chown=1000:1000 dreamer dreamer
 COPY --chown=1000:1000 pipeline pipeline
 USER 1000:1000
-# A folder that `write_model` made, or an address such as models:/dreamer@champion
-ENV MODEL=/model
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/ping', timeout=4)"]
-CMD ["sh", "-c", "exec mlflow models serve --model-uri \"$MODEL\" --env-manager local --host 0.0.0.0 --port 8080"]
+# /model: a folder that `dreamer package` wrote
+CMD ["dreamer", "serve", "/model", "--host", "0.0.0.0", "--port", "8080"]
