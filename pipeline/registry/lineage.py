@@ -52,7 +52,7 @@ def lineage_of(agent: Path, source: Source | None) -> Lineage:
     tags = code | made["train"]
     if "evaluate" in made and agent.name == "best":
         tags |= dict(_figures(source))
-    if source.repository and outdated(source):
+    if source.repository and STAGES.keys() & outdated(source):
         return Lineage(tags, None, None, "params.yaml changed since; parameters are not known")
     raw = source.raw
     text = json.dumps(of_stages(raw), sort_keys=True)

@@ -60,7 +60,7 @@ def mistake(capsys, *words):
     ("words", "expected"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["trian"], "invalid choice: 'trian' (choose from 'train', 'tune', "),
+        (["trian"], "invalid choice: 'trian' (choose from 'train', 'repro', "),
         (["train", "--prset", "smoke"], "unknown argument '--prset', did you mean --preset?"),
         (["train", "--step", "500"], "unknown argument '--step', did you mean --steps?"),
         (["train", "--nope", "1"], "unknown argument '--nope'; see `dreamer train --help`"),
