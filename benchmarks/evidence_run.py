@@ -99,8 +99,9 @@ def circumstances(raw: Raw, side_by_side: int) -> Circumstances:
 
 
 def changed_files(root: Path) -> str:
-    """What git says of changed tracked files; the page that a campaign rewrites does not count."""
-    words = ["status", "--porcelain", "--untracked-files=no", "--", ":!docs/results.md"]
+    """What git says of changed tracked files; what a campaign itself rewrites does not count."""
+    own = [":!docs/results.md", ":!docs/results/*.png"]
+    words = ["status", "--porcelain", "--untracked-files=no", "--", *own]
     done = subprocess.run(
         ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
     )

@@ -23,6 +23,7 @@ from benchmarks.evidence_rows import Job, differences, newer, parameters_of, raw
 from benchmarks.evidence_run import (
     Circumstances,
     CodeChangedError,
+    changed_files,
     cpu_model,
     read_clock,
     run_timed,
@@ -626,3 +627,21 @@ def test_the_list_tells_fresh_stale_and_missing(tmp_path, monkeypatch, capsys):
     assert second.startswith("cartpole-seed1: stale (train.env_steps: then 5, now ")
     assert "code changed since" in second
     assert third == "cartpole-seed2: begun"
+
+
+def test_what_a_campaign_rewrites_is_no_change_of_the_code(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    files = ["docs/results.md", "docs/results/question-a.png", "docs/results/a-seed0.json", "a.py"]
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before\n")
+    git("init")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-m", "one")
+    for name in files[:2]:
+        (tmp_path / name).write_text("after\n")
+    assert changed_files(tmp_path) == ""
+    (tmp_path / "a.py").write_text("after\n")
+    assert "a.py" in changed_files(tmp_path)
