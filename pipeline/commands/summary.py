@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dreamer.types import DataError
+from pipeline.page.lineage import stages_of
 from pipeline.page.seeds import variation
+from pipeline.page.sources import LOCK
 from pipeline.stages.session import Workspace
 
 # What decides about the content of dvc.lock, besides the type of CPU.
@@ -34,7 +36,7 @@ def run(root: Path) -> Iterator[str]:
     yield from (f"picture    {_short(path, root)}" for path in sorted(reports.rglob("*.png")))
     yield "play it    dreamer play models/agent/best"
     yield "curves     make ui, or dvc plots show"
-    if differs(root, "dvc.lock") and not any(differs(root, source) for source in SOURCES):
+    if other_bits(root) and not any(differs(root, source) for source in SOURCES):
         yield (
             f"note       this CPU ({cpu_type()}) gives other bits than the one of the committed "
             "dvc.lock: same parameters, same code, other last digits"
@@ -88,6 +90,21 @@ def differs(root: Path, path: str) -> bool:
         return subprocess.run(command, capture_output=True, check=False).returncode == 1
     except OSError:  # no git here
         return False
+
+
+def other_bits(root: Path) -> bool:
+    """Whether a stage of the dvc.lock at HEAD has other outs here; False without git or lock."""
+    command = ["git", "-C", str(root), "show", f"HEAD:{LOCK}"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=False)
+        now = (root / LOCK).read_text(encoding="utf-8")
+    except OSError:
+        return False
+    if shown.returncode:
+        return False
+    committed, here = stages_of(shown.stdout, f"HEAD:{LOCK}"), stages_of(now, LOCK)
+    both = committed.keys() & here.keys()
+    return any(committed[name].get("outs") != here[name].get("outs") for name in both)
 
 
 def cpu_type() -> str:

@@ -68,9 +68,18 @@ def read_lock(lock: Path) -> dict[str, Any]:
     Raises:
         DataError: It holds something else.
     """
-    document = parse_yaml(lock.read_text(encoding="utf-8"), LOCK)
+    return stages_of(lock.read_text(encoding="utf-8"), str(lock))
+
+
+def stages_of(text: str, name: str) -> dict[str, Any]:
+    """Stages of the text of a `dvc.lock`; `name` says in errors where it is from.
+
+    Raises:
+        DataError: It holds something else.
+    """
+    document = parse_yaml(text, name)
     if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
-        raise DataError(f"{lock}: found no stages; allowed: a lock file of DVC")
+        raise DataError(f"{name}: found no stages; allowed: a lock file of DVC")
     return dict(document["stages"])
 
 

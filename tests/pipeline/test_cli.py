@@ -532,8 +532,9 @@ def git(*words):
 
 def test_the_summary_says_what_was_learned_and_whose_bits_these_are(trained, capsys, monkeypatch):
     shutil.copytree(trained / "reports", "reports")
-    for name in ("dvc.lock", "params.yaml"):
-        Path(name).write_text("a: 1\n")
+    lock = "stages:\n  train:\n    deps: [{path: a, md5: A}]\n    outs: [{path: b, md5: B}]\n"
+    Path("dvc.lock").write_text(lock)
+    Path("params.yaml").write_text("a: 1\n")
     answer = dreamer(capsys, "summary")
     assert answer.status == 0
     assert answer.out[0].startswith("return     ")
@@ -557,7 +558,9 @@ def test_the_summary_says_what_was_learned_and_whose_bits_these_are(trained, cap
     git("commit", "-qm", "first")
     monkeypatch.setattr(summary, "cpu_type", lambda: "Zilog Z80")
     assert dreamer(capsys, "summary").out == answer.out, "nothing differs"
-    Path("dvc.lock").write_text("a: 2\n")
+    Path("dvc.lock").write_text(lock.replace("md5: A", "md5: C"))
+    assert dreamer(capsys, "summary").out == answer.out, "made by other code, with the same bits"
+    Path("dvc.lock").write_text(lock.replace("md5: B", "md5: C"))
     last = dreamer(capsys, "summary").out[-1]
     assert last.startswith("note       this CPU (Zilog Z80) gives other bits ")
     Path("params.yaml").write_text("a: 2\n")
