@@ -95,11 +95,11 @@ MODALITIES = Question(
         "be learned as three products of a bit and a part of the action. With the output of its "
         "head at zero to begin with, as in the paper, the world model found two of the three "
         "within 4,000 updates, whichever were easiest, and in eight settings never the third, "
-        "although its latent state held every bit. With an output that is not zero all three were "
-        "found after 2,250 updates with seed 0, and after 3,500 one of the three with seed 1, which "
-        "returned 6.7: what tells a product apart is a small gradient in much noise. With batches "
-        "of 48 sequences instead of 16, and a larger output, seeds 1 and 2 found two (8.3), and the "
-        "third, that of picture and text, not yet. The loss of the reward tells how many are known: "
-        "1.26 with none, 1.04 with one, 0.69 with two, if no modality is dropped.",
+        "although its latent state held every bit. With an output that is not zero all three "
+        "were found after 2,250 updates with seed 0, and after 3,500 one of the three with seed 1, "
+        "which returned 6.7: what tells a product apart is a small gradient in much noise. With "
+        "batches of 48 sequences instead of 16, and a larger output, seeds 1 and 2 found two "
+        "(8.3), and the third, that of picture and text, not yet. The loss of the reward tells how "
+        "many are known: 1.26 with none, 1.04 with one, 0.69 with two, if no modality is dropped.",
     ),
 )
