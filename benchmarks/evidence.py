@@ -41,11 +41,11 @@ from dreamer.types import DreamerError
 from pipeline.closure import ROOT
 from pipeline.progress import configure_logging, duration
 from pipeline.scratch import Interrupted
+from pipeline.stages.side_by_side import stop
 
 WORK = ROOT / ".scratch" / "evidence"
 PAGE = ROOT / "docs" / "results.md"
 POLL_SECONDS = 0.2
-REMIND_SECONDS = 10.0
 CODE_CHANGED = 75  # sysexits.h, EX_TEMPFAIL: the same again may succeed
 CHILD_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",  # rows of one table come from one kind of processor
@@ -119,26 +119,6 @@ def campaign(
     finally:
         stop(list(running.values()))
     return failed
-
-
-def stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to write their checkpoints and end; wait until they have.
-
-    They are reminded now and then, because a request between two stages is lost. A second signal,
-    raised while this waits, kills them.
-    """
-    try:
-        while at_work := [child for child in children if child.poll() is None]:
-            for child in at_work:
-                child.terminate()
-            until = time.monotonic() + REMIND_SECONDS
-            while time.monotonic() < until and any(child.poll() is None for child in at_work):
-                time.sleep(POLL_SECONDS / 4)
-    finally:
-        for child in children:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
 
 
 def raise_interrupted(signum: int, _frame: FrameType | None) -> NoReturn:
