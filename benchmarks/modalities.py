@@ -18,7 +18,7 @@ from dreamer.envs.tasks.cue_bits import best_return
 TOLD = {"image": "bit0", "text": "bit0", "audio": "bit1", "vector": "bit2"}
 BITS = ("bit0", "bit1", "bit2")
 # An agent that lacks a modality has no scale for it either.
-SCALES = {"text": 2.0, "vector": 10.0}
+SCALES = {"image": 3.0, "text": 20.0, "vector": 40.0}
 SENSES: dict[str, dict[str, Any]] = {
     "all": {},
     **{
