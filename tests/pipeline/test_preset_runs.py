@@ -40,7 +40,7 @@ TINY = {  # on top of the preset and of `smoke`
 }
 SENSES = {  # of presets whose agents have several; those of all others are vectors
     "atari_sound": {"audio", "image", "vector"},
-    "babyai": {"grid", "text", "vector"},
+    "babyai": {"grid", "text"},
     "crafter": {"image", "vector"},
     "cue_bits": {"audio", "image", "text", "vector"},
     "cue_bits_memory": {"audio", "image", "text", "vector"},
