@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from benchmarks.claims import best_returns, spread
 from benchmarks.final_rates import METRIC, distance
@@ -29,6 +29,11 @@ class Results(NamedTuple):
     def best(self, stem: str) -> list[float]:
         """Mean return of the best agent of every finished run."""
         return best_returns(self.rows.get(stem, ()))
+
+
+    def ends(self, stem: str, end: Literal["low", "high"]) -> list[float]:
+        """Ends of the intervals of those returns, over the episodes of one agent each."""
+        return [float(row["best"][f"return_ci_{end}"]) for row in self.rows.get(stem, ())]
 
 
 Measure = Callable[[Results], float | None]
@@ -113,6 +118,16 @@ def gap(stem: str, other: str) -> Measure:
     def measure(results: Results) -> float | None:
         difference = lead(stem, other)(results)
         return None if difference is None else abs(difference)
+
+    return measure
+
+
+def clearance(stem: str, over: str) -> Measure:
+    """Least lower end of one's intervals minus largest upper end of another's."""
+
+    def measure(results: Results) -> float | None:
+        ends = [results.ends(stem, "low"), results.ends(over, "high")]
+        return min(ends[0]) - max(ends[1]) if all(ends) else None
 
     return measure
 

@@ -20,7 +20,7 @@ from benchmarks.measures import (
     runs_on_a_bound,
     share,
 )
-from benchmarks.modalities import MODALITIES
+from benchmarks.modalities import OF_SENSES
 from benchmarks.question import Question, Task
 from benchmarks.variants import (
     FLAT,
@@ -297,4 +297,4 @@ PARTS = Question(
     ),
 )
 
-QUESTIONS: Sequence[Question] = (EXPLORATION, LEVELED, POWER, SELF_TUNING, PARTS, MODALITIES)
+QUESTIONS: Sequence[Question] = (EXPLORATION, LEVELED, POWER, SELF_TUNING, PARTS, *OF_SENSES)

@@ -68,7 +68,7 @@ QUESTION = Question(
 
 
 def fake(job: Job, best: float, seconds: float = 60.0, **more: object) -> dict:
-    agent = {"return": best}
+    agent = {"return": best, "return_ci_low": best - 1.0, "return_ci_high": best + 1.0}
     raw = raw_of(job)
     row = {
         "preset": job.preset,
