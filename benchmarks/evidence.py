@@ -14,10 +14,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -41,11 +39,10 @@ from dreamer.types import DreamerError
 from pipeline.closure import ROOT
 from pipeline.progress import configure_logging, duration
 from pipeline.scratch import Interrupted
-from pipeline.stages.side_by_side import stop
+from pipeline.stages.side_by_side import end_with_parent, side_by_side
 
 WORK = ROOT / ".scratch" / "evidence"
 PAGE = ROOT / "docs" / "results.md"
-POLL_SECONDS = 0.2
 CODE_CHANGED = 75  # sysexits.h, EX_TEMPFAIL: the same again may succeed
 CHILD_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",  # rows of one table come from one kind of processor
@@ -68,6 +65,7 @@ def launch(job: Job, workers: int, folder: Path = WORK) -> subprocess.Popen[byte
     order; and it reads from a pipe, whose end tells it that the campaign is gone.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    log.info("%s: at work", job.name)
     environment = {key: value for key, value in os.environ.items() if key not in FROM_THE_CALLER}
     command = [sys.executable, "-m", "benchmarks.evidence", "--work", job.name]
     with log_of(job, folder).open("ab") as output:
@@ -98,27 +96,33 @@ def campaign(
     Returns:
         Job -> exit status of those that failed.
     """
-    waiting, running, failed = deque(jobs), dict[Job, "subprocess.Popen[bytes]"](), dict[Job, int]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.popleft()
-                running[job] = start(job)
-                log.info("%s: at work, %d waiting", job.name, len(waiting))
-            time.sleep(POLL_SECONDS)
-            for job in [job for job, child in running.items() if child.poll() is not None]:
-                status = running.pop(job).wait()
-                if status == CODE_CHANGED:
-                    log.info("%s: the code changed, starting again", job.name)
-                    waiting.append(job)
-                elif status:
-                    failed[job] = status
-                    log.error("%s: failed with status %d", job.name, status)
-                else:
-                    finished(job)
-    finally:
-        stop(list(running.values()))
+    failed: dict[Job, int] = {}
+    todo = list(jobs)
+    while todo:
+        again: list[Job] = []
+        ended = partial(_ended, again=again, failed=failed, finished=finished)
+        side_by_side(todo, workers, start=start, ended=ended, meanwhile=lambda _: True)
+        todo = again
     return failed
+
+
+def _ended(
+    job: Job,
+    status: int,
+    *,
+    again: list[Job],
+    failed: dict[Job, int],
+    finished: Callable[[Job], None],
+) -> None:
+    """Sort a run that ended by its exit status."""
+    if status == CODE_CHANGED:
+        log.info("%s: the code changed, to be started again", job.name)
+        again.append(job)
+    elif status:
+        failed[job] = status
+        log.error("%s: failed with status %d", job.name, status)
+    else:
+        finished(job)
 
 
 def raise_interrupted(signum: int, _frame: FrameType | None) -> NoReturn:
@@ -189,19 +193,12 @@ def work_as_child(job: Job, workers: int) -> None:
     Raises:
         SystemExit: After a signal, a mistake or a change of the code.
     """
-    threading.Thread(target=follow_parent, args=(sys.stdin.fileno(),), daemon=True).start()
+    end_with_parent()
     try:
         work(job, workers, WORK / job.name, RESULTS)
     except CodeChangedError as error:
         log.info("%s", error)
         sys.exit(CODE_CHANGED)
-
-
-def follow_parent(pipe: int) -> None:
-    """Wait until the other end of the pipe is closed, then ask this process to stop."""
-    while os.read(pipe, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -30,7 +30,6 @@ class Results(NamedTuple):
         """Mean return of the best agent of every finished run."""
         return best_returns(self.rows.get(stem, ()))
 
-
     def ends(self, stem: str, end: Literal["low", "high"]) -> list[float]:
         """Ends of the intervals of those returns, over the episodes of one agent each."""
         return [float(row["best"][f"return_ci_{end}"]) for row in self.rows.get(stem, ())]

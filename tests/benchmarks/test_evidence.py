@@ -581,20 +581,6 @@ def test_a_signal_stops_the_runs_in_order(tmp_path):
     assert len(list(tmp_path.glob("*.saved"))) == 2
 
 
-def test_a_child_ends_with_its_campaign(monkeypatch):
-    sent = []
-    monkeypatch.setattr(os, "kill", lambda pid, signum: sent.append((pid, signum)))
-    read, write = os.pipe()
-    thread = threading.Thread(target=evidence.follow_parent, args=(read,))
-    thread.start()
-    time.sleep(0.05)
-    assert sent == []
-    os.close(write)
-    thread.join(5)
-    os.close(read)
-    assert sent == [(os.getpid(), signal.SIGTERM)]
-
-
 def test_only_missing_rows_are_made(tmp_path, monkeypatch):
     put(tmp_path / "results", *GOOD, random_row())
     started: list[Job] = []
