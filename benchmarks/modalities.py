@@ -24,12 +24,15 @@ TOLD = {"image": "bit0", "text": "bit0", "audio": "bit1", "vector": "bit2"}
 BITS = ("bit0", "bit1", "bit2")
 # An agent that lacks a modality has no scale for it either.
 SCALES = {"image": 3.0, "text": 20.0, "vector": 40.0}
+# Without sound the bit of picture and text is learned later than with it, see the analysis.
+LONGER: dict[str, dict[str, Any]] = {"audio": {"train.env_steps": 18000}}
 SENSES: dict[str, dict[str, Any]] = {
     "all": {},
     **{
         f"no-{lost}": {
             "env.active_modalities": [name for name in TOLD if name != lost],
             "world_model.modality_scales": {k: v for k, v in SCALES.items() if k != lost},
+            **LONGER.get(lost, {}),
         }
         for lost in TOLD
     },
@@ -103,6 +106,9 @@ MODALITIES = Question(
         "settings of rates, batches and the reward head two bits of three were found at best "
         "(returns 6.7 to 8.3), and all of them with one seed. With weights of 3, 20 and 40 for "
         "picture, text and vector the world model has all three after 1,000 to 1,250 updates.",
+        "Trained without sound, the bit of picture and text comes late: after the preset's 12,000 "
+        "steps it was right in 95 and 84 % with two seeds, and still improving. So these agents "
+        "have 18,000. Why sound helps to read is not known.",
         "Mel bands are heard sooner: with them the loss of the sound is after 750 updates what it "
         "is after 1,250 with the waveform (44.5 and 44.6, single runs, seed 1, other weights).",
         "The rest is the reward, three products of a bit and a part of the action, whose gradient "
