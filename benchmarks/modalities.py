@@ -57,7 +57,8 @@ def told(task: str, bits: float, trials: float) -> tuple[Expectation, ...]:
             at_least=bits,
         ),
         Expectation(
-            text=f"{task}: share of trials in which all bits are right, mean of the seeds",
+            text=f"{task}: share of trials in which all bits are right, a tenth of the return with "
+            "reward=all, mean of the seeds",
             measure=mean_score(f"{task}-all", "nothing", "trial"),
             at_least=trials,
         ),
@@ -122,6 +123,11 @@ MEMORY = Question(
     text="Does an agent remember what each sense told it, two steps later?",
     tasks=(Task(preset="cue_bits_memory", arms={"all": {}}, deprived=EPISODES),),
     expectations=told("cue_bits_memory", 0.93, 0.8),
+    analysis=(
+        "For about 2,000 updates the world model knows one bit, that of the numbers, which are "
+        "shown last; then within 200 it knows them all. A pilot that was stopped after 1,800, with "
+        "the text weighed 2, looked like a failure for the same reason.",
+    ),
 )
 
 # The grid alone: there is no scale for a text that is not read.
@@ -142,6 +148,16 @@ LANGUAGE = Question(
             measure=clearance("babyai-told", "babyai-untold"),
             at_least=0.0,
         ),
+    ),
+    analysis=(
+        "Nothing but the text tells which of four doors is the right one, and the world model has "
+        "to find out from ends of episodes alone, one of 35 random steps: after 1,000 updates it "
+        "foretells them no better than by their mean (error 0.119, variance 0.118), after 1,750 "
+        "the error is 0.025 (a single run). Four times as many steps of PPO as the default makes "
+        "raised the validation after 48,000 steps from 0.63 to 0.74 (single runs, seed 0). "
+        "Earlier pilots, with texts that weighed as much as the default, did no better than an "
+        "agent that cannot read: 0.32 after 120,000 steps of PickupDistDebug, 0.5 after 38,000 of "
+        "OpenDoorLoc, where half is possible without the text.",
     ),
 )
 
