@@ -581,6 +581,14 @@ def test_a_signal_stops_the_runs_in_order(tmp_path):
     assert len(list(tmp_path.glob("*.saved"))) == 2
 
 
+def test_a_run_follows_its_campaign_before_it_works(monkeypatch):
+    done = []
+    monkeypatch.setattr(evidence, "end_with_parent", lambda: done.append("follow"))
+    monkeypatch.setattr(evidence, "work", lambda job, *_: done.append(job.name))
+    evidence.work_as_child(Job("cartpole", 0), 1)
+    assert done == ["follow", "cartpole-seed0"]
+
+
 def test_only_missing_rows_are_made(tmp_path, monkeypatch):
     put(tmp_path / "results", *GOOD, random_row())
     started: list[Job] = []
